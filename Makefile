@@ -1,0 +1,180 @@
+# SPDX-License-Identifier: MIT
+#
+# One non-recursive Makefile.  Sources are found by folder, so adding a file
+# needs no edit here; what a folder's objects may see is checked by
+# scripts/check-includes.
+#
+#   make              build everything under build/
+#   make check        set up the machine, then run all tests
+#   make demo         set up the machine, build, install the base, show a VM
+#   make install      PREFIX=/usr/local DESTDIR=
+#
+# Knobs: V=1 (show commands), SAN=address,undefined, CC=clang, O=dir (build
+# directory), WERROR=1.
+
+O       ?= build
+PREFIX  ?= /usr/local
+DESTDIR ?=
+CC      := $(if $(filter default,$(origin CC)),gcc,$(CC))
+AR      ?= ar
+MUSL_CC ?= musl-gcc
+VERSION := 0.1.0
+
+Q := $(if $(V),,@)
+say = $(if $(V),,@printf '  %-7s %s\n' $(1) $(2);)
+
+PKGS := slirp glib-2.0 libarchive ext2fs com_err libzstd jansson libcrypto \
+        libseccomp zydis liblz4 zlib liblzma
+ifeq ($(filter clean help,$(MAKECMDGOALS)),)
+PKG_CFLAGS := $(shell pkg-config --cflags $(filter-out zydis,$(PKGS)) 2>/dev/null)
+PKG_LIBS   := $(shell pkg-config --libs $(filter-out zydis,$(PKGS)) 2>/dev/null) -lZydis
+endif
+
+WARN := -Wall -Wextra -Wno-unused-parameter -Wshadow -Wpointer-arith \
+        -Wcast-qual -Wwrite-strings -Wstrict-prototypes -Wmissing-prototypes \
+        -Wvla -Wimplicit-fallthrough $(if $(WERROR),-Werror)
+SANFLAGS := $(if $(SAN),-fsanitize=$(SAN) -fno-omit-frame-pointer -fno-sanitize-recover=undefined)
+OPT     ?= -O2
+CPPFLAGS += -D_GNU_SOURCE -Iinclude -Isrc -DMN_VERSION='"$(VERSION)"' $(PKG_CFLAGS)
+CFLAGS  += -std=gnu11 -g $(OPT) -fPIC -pthread -fvisibility=hidden $(WARN) $(SANFLAGS)
+LDFLAGS += -pthread $(SANFLAGS)
+
+src-of = $(wildcard $(addsuffix /*.c,$(1)) $(addsuffix /*.S,$(1)))
+obj-of = $(patsubst %,$(O)/obj/%.o,$(basename $(1)))
+
+BASE_SRC  := $(call src-of,src/base src/proto)
+VMM_DIRS  := src/vmm $(addprefix src/vmm/,kvm soft arch/x86 virtio dev disk net fs)
+VMM_SRC   := $(filter-out src/vmm/main.c,$(call src-of,$(VMM_DIRS)))
+LIB_SRC   := $(call src-of,src/lib src/image)
+CLI_SRC   := $(call src-of,src/cli)
+GUEST_SRC := $(call src-of,src/guest)
+
+BASE_OBJ := $(call obj-of,$(BASE_SRC))
+VMM_OBJ  := $(call obj-of,$(VMM_SRC))
+LIB_OBJ  := $(call obj-of,$(LIB_SRC))
+CLI_OBJ  := $(call obj-of,$(CLI_SRC))
+
+BASE_A := $(O)/lib/internal/libbase.a
+VMM_A  := $(O)/lib/internal/libvmm.a
+LIB_A  := $(O)/lib/libmachinen.a
+LIB_SO := $(O)/lib/libmachinen.so
+
+PROGRAMS := $(O)/bin/machinen-vmm $(O)/bin/machinen $(O)/bin/mn
+GUEST    := $(O)/guest/init
+
+.PHONY: all
+all: $(PROGRAMS) $(LIB_A) $(LIB_SO) $(GUEST)
+
+# --- compile ----------------------------------------------------------------
+
+# Guest FP and vector registers live in the host's while guest code runs, so
+# nothing in the software CPU may touch them (docs/cpu.md).
+$(O)/obj/src/vmm/soft/%.o: CFLAGS += -mgeneral-regs-only
+
+$(O)/obj/%.o: %.c
+	$(call say,CC,$<)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
+
+$(O)/obj/%.o: %.S
+	$(call say,AS,$<)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(CPPFLAGS) -g -MMD -MP -c -o $@ $<
+
+$(BASE_A): $(BASE_OBJ)
+$(VMM_A): $(VMM_OBJ)
+$(LIB_A): $(LIB_OBJ) $(BASE_OBJ)
+$(BASE_A) $(VMM_A) $(LIB_A):
+	$(call say,AR,$@)
+	@mkdir -p $(@D)
+	$(Q)rm -f $@ && $(AR) rcs $@ $^
+
+$(LIB_SO): $(LIB_OBJ) $(BASE_OBJ)
+	$(call say,LD,$@)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(LDFLAGS) -shared -Wl,-soname,libmachinen.so.0 -o $@ $^ $(PKG_LIBS)
+
+$(O)/bin/machinen-vmm: $(O)/obj/src/vmm/main.o $(VMM_A) $(BASE_A)
+$(O)/bin/machinen: $(CLI_OBJ) $(LIB_A)
+$(O)/bin/machinen-vmm $(O)/bin/machinen:
+	$(call say,LD,$@)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(PKG_LIBS)
+
+$(O)/bin/mn: $(O)/bin/machinen
+	$(Q)ln -sf machinen $@
+
+# --- guest ------------------------------------------------------------------
+
+# One static binary against musl: init and agent.  It shares the dependency-free
+# part of src/base and the agent protocol with the host.
+GUEST_SHARED := $(wildcard src/proto/agent.c src/base/wire.c)
+$(GUEST): $(GUEST_SRC) $(GUEST_SHARED) $(wildcard src/guest/*.h src/proto/*.h src/base/*.h)
+	$(call say,GUESTCC,$@)
+	@mkdir -p $(@D)
+	$(Q)$(MUSL_CC) -std=gnu11 -Os -g0 -static -D_GNU_SOURCE -Isrc -Iinclude \
+		-DMN_VERSION='"$(VERSION)"' $(filter-out -Wcast-qual,$(WARN)) \
+		-ffunction-sections -fdata-sections -Wl,--gc-sections -s \
+		-o $@ $(filter %.c,$^)
+
+# --- tests ------------------------------------------------------------------
+
+# Each .c directly in one of these folders is a program of its own; what tests
+# share lives in tests/lib.
+TEST_DIRS := tests/unit tests/dev tests/cpu tests/fault tests/fuzz
+TEST_LIB  := $(call obj-of,$(wildcard tests/lib/*.c))
+test-bins = $(patsubst %.c,$(O)/%,$(wildcard $(addsuffix /*.c,$(1))))
+TESTS := $(call test-bins,$(TEST_DIRS))
+TOOLS := $(call test-bins,tests/tool tests/bench examples)
+
+$(TESTS): $(O)/tests/%: $(O)/obj/tests/%.o $(TEST_LIB) $(VMM_A) $(LIB_A)
+	$(call say,LD,$@)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(LDFLAGS) -o $@ $(filter %.o,$^) $(VMM_A) $(LIB_A) $(PKG_LIBS) -lcmocka -lm
+
+$(TOOLS): $(O)/%: $(O)/obj/%.o $(LIB_A) $(VMM_A)
+	$(call say,LD,$@)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(LDFLAGS) -o $@ $< $(VMM_A) $(LIB_A) $(PKG_LIBS) -lutil -lm
+
+.PHONY: tests tools
+tests: $(TESTS) tools
+tools: $(TOOLS)
+
+.PHONY: deps check check-fast check-style
+deps:
+	@scripts/deps.sh
+
+# unit, dev, cpu and static checks: seconds, no guest
+check-fast: all tests check-style
+	@O=$(O) scripts/run-tests unit dev cpu fault
+
+check-style:
+	@scripts/check-includes
+	@scripts/check-globals $(O)
+
+check: deps
+	@$(MAKE) --no-print-directory all tests
+	@$(MAKE) --no-print-directory check-style
+	@O=$(O) scripts/run-tests unit dev cpu fault e2e
+
+-include mk/*.mk
+
+.PHONY: install
+install: all
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib \
+		$(DESTDIR)$(PREFIX)/libexec/machinen $(DESTDIR)$(PREFIX)/include
+	install -m 755 $(O)/bin/machinen $(DESTDIR)$(PREFIX)/bin/machinen
+	ln -sf machinen $(DESTDIR)$(PREFIX)/bin/mn
+	install -m 755 $(O)/bin/machinen-vmm $(DESTDIR)$(PREFIX)/libexec/machinen/
+	install -m 755 $(O)/guest/init $(DESTDIR)$(PREFIX)/libexec/machinen/
+	install -m 644 include/machinen.h $(DESTDIR)$(PREFIX)/include/
+	install -m 644 $(LIB_A) $(DESTDIR)$(PREFIX)/lib/
+	install -m 755 $(LIB_SO) $(DESTDIR)$(PREFIX)/lib/libmachinen.so.0
+	ln -sf libmachinen.so.0 $(DESTDIR)$(PREFIX)/lib/libmachinen.so
+
+.PHONY: clean
+clean:
+	rm -rf $(O)
+
+-include $(shell find $(O)/obj -name '*.d' 2>/dev/null)

@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * agent.h - the protocol between host library and guest agent.
+ *
+ * Guest side: vsock port 1024, context ids 2 (host) and the VM's.  Host side: the
+ * Unix socket vms/<pid>/agent; the VMM bridges bytes and half-closes, nothing
+ * more.  A host client writes "CONNECT <port>\n" first and reads "OK <n>\n",
+ * which says that the guest accepted.  One connection is one request.
+ *
+ * Frames both ways: u32 length of payload (LE, at most AGENT_FRAME_MAX), u8 type,
+ * payload.  The client's first frame is AGENT_REQ, JSON:
+ *
+ *	{"op":"exec","argv":[…] | "shell":"…","env":["K=V"…],"cwd":"/",
+ *	 "user":"name|uid[:gid]","tty":{"rows":24,"cols":80,"term":"xterm"}}
+ *	{"op":"put","path":"/x"}          then DATA frames: a tar stream, EOF
+ *	{"op":"get","path":"/x"}          answered by DATA frames: a tar stream, EOF
+ *	{"op":"write","path","mode","append","parents"}  DATA …, EOF
+ *	{"op":"read","path"}              DATA …, EOF
+ *	{"op":"run", … as exec …}         becomes the VM's main CMD (boot): its end
+ *	                                  powers the VM off
+ *	{"op":"mount","tag","path","ro"}  live mount
+ *	{"op":"thaw", clock, entropy, hostname, mac …}   after restore and fork
+ *	{"op":"freeze"} {"op":"sync"} {"op":"stats"} {"op":"secrets"} {"op":"poweroff"}
+ *
+ * The agent answers AGENT_OK (JSON, {} or results) once the request is accepted,
+ * or AGENT_FAIL (JSON {"errno":N,"message":"…"}) and closes.  After exec's OK:
+ * STDIN (host to guest; empty = end of file), STDOUT and STDERR (guest to host;
+ * empty = end), WINSIZE, SIGNAL (host to guest), EXIT (guest to host, once, last:
+ * u32 wait status in shell form: code, or 128+N with u8 1 when signal N ended it).
+ *
+ * Back-pressure is the stream's own: a side that does not read stops the other.
+ * The host closing the connection hangs the session up (SIGHUP).
+ */
+#ifndef PROTO_AGENT_H
+#define PROTO_AGENT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define AGENT_PORT	1024
+#define AGENT_FRAME_MAX	(128u << 10)
+#define AGENT_HEAD	5		/* bytes before the payload */
+
+enum agent_frame {
+	AGENT_REQ = 1, AGENT_OK, AGENT_FAIL,
+	AGENT_STDIN, AGENT_STDOUT, AGENT_STDERR,
+	AGENT_WINSIZE,		/* u16 rows, u16 cols */
+	AGENT_SIGNAL,		/* u8 signal number */
+	AGENT_EXIT,		/* u32 status, u8 by-signal */
+	AGENT_DATA, AGENT_EOF,
+};
+
+/* Fills the five bytes before a payload of len bytes. */
+void agent_head_put(uint8_t head[AGENT_HEAD], enum agent_frame type, uint32_t len);
+/* False when the length or the type is out of bounds. */
+bool agent_head_get(const uint8_t head[AGENT_HEAD], enum agent_frame *type,
+		    uint32_t *len);
+
+#endif

@@ -1,0 +1,80 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * accel.h - the interface of a CPU backend: KVM or the software CPU.
+ *
+ * A backend runs guest code on the vCPU threads and owns the interrupt
+ * controllers and clocks of the board.  Accesses that are neither RAM nor its
+ * own registers go to the VM synchronously through vcpu_mmio() and vcpu_pio()
+ * (vcpu.h), on the vCPU's thread.
+ *
+ * Threads: vm_* and vcpu_init/done/get/set while no vCPU runs (built, or parked);
+ * run on the vCPU's own thread; kick, irq_set and doorbell from any thread.
+ */
+#ifndef VMM_ACCEL_H
+#define VMM_ACCEL_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "vmm/mem.h"
+
+struct cpu_model;
+struct err;
+struct json_t;
+struct vcpu;
+struct vm;
+struct x86_clock_state;
+struct x86_ioapic_state;
+struct x86_state;
+
+enum accel_exit {
+	ACCEL_EXIT_KICK,	/* kicked: look at vcpu->attention */
+	ACCEL_EXIT_SHUTDOWN,	/* triple fault; err tells where */
+	ACCEL_EXIT_ERROR,	/* the backend cannot go on; err has registers */
+};
+
+struct accel {
+	const char *name;	/* "kvm", "soft" */
+
+	/* Can this host run guests?  0, or -errno with err saying what failed
+	 * and what to do.  Costs at most 50 ms; remembers nothing itself. */
+	int (*probe)(struct err *err);
+	/* Feature words it can offer (arch/x86/cpuid.h). */
+	void (*cpuid_can)(uint32_t *words);
+
+	/* Sets vm->accel_vm; vm->mem and vm->model are there already. */
+	int (*vm_init)(struct vm *vm, struct err *err);
+	void (*vm_done)(struct vm *vm);
+	/* Guest RAM changed host addresses (after fork) or was just made. */
+	int (*mem_map)(struct vm *vm, struct err *err);
+	/* Pages written since the last call, one bit a page; NULL: not offered. */
+	int (*mem_dirty)(struct vm *vm, uint64_t *bitmap);
+
+	void (*irq_set)(struct vm *vm, unsigned gsi, bool level);
+	/*
+	 * A 4-byte write of `value` at `gpa` signals efd instead of reaching
+	 * vcpu_mmio(); efd < 0 undoes it.
+	 */
+	int (*doorbell)(struct vm *vm, gpa_t gpa, uint32_t value, int efd);
+
+	/* Sets vcpu->accel_vcpu. */
+	int (*vcpu_init)(struct vcpu *vcpu, struct err *err);
+	void (*vcpu_done)(struct vcpu *vcpu);
+	enum accel_exit (*vcpu_run)(struct vcpu *vcpu, struct err *err);
+	/* After this, a running or about to run vcpu_run() returns KICK once. */
+	void (*vcpu_kick)(struct vcpu *vcpu);
+	int (*vcpu_get)(struct vcpu *vcpu, struct x86_state *s, struct err *err);
+	int (*vcpu_set)(struct vcpu *vcpu, const struct x86_state *s, struct err *err);
+
+	int (*board_get)(struct vm *vm, struct x86_ioapic_state *ioapic,
+			 struct x86_clock_state *clock, struct err *err);
+	int (*board_set)(struct vm *vm, const struct x86_ioapic_state *ioapic,
+			 const struct x86_clock_state *clock, struct err *err);
+
+	/* Adds counters to a status document; may be NULL. */
+	void (*stats)(struct vm *vm, struct json_t *obj);
+};
+
+extern const struct accel accel_kvm, accel_soft;
+
+#endif

@@ -1,0 +1,21 @@
+/* SPDX-License-Identifier: MIT */
+/* limits.h - every size, cap and timeout of the VMM, reviewed together. */
+#ifndef VMM_LIMITS_H
+#define VMM_LIMITS_H
+
+#define LIMIT_CPUS		16
+#define LIMIT_MEMORY_MIN_MIB	64	/* of the VMM; the CLI asks for 512 */
+#define LIMIT_MEMORY_MAX_MIB	(1u << 20)
+
+#define LIMIT_VIRTIO_SLOTS	32	/* mmio devices */
+#define LIMIT_QUEUES		4	/* a device */
+#define LIMIT_QUEUE_SIZE	256	/* descriptors; also longest chain */
+
+#define LIMIT_POOL_THREADS	4
+#define LIMIT_CTL_CLIENTS	64
+#define LIMIT_CONSOLE_LOG	(4u << 20)	/* bytes before rotation */
+
+#define LIMIT_VSOCK_CONNS	4096
+#define LIMIT_PROBE_MS		50
+
+#endif
