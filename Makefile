@@ -160,6 +160,10 @@ check: deps
 
 -include mk/*.mk
 
+# every object, nothing linked: what a broken neighbour cannot stop
+.PHONY: objs
+objs: $(BASE_OBJ) $(VMM_OBJ) $(LIB_OBJ) $(CLI_OBJ) $(TESTS:$(O)/tests/%=$(O)/obj/tests/%.o)
+
 .PHONY: install
 install: all
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib \
