@@ -22,6 +22,7 @@
 #include "vmm/vcpu.h"
 
 struct accel;
+struct console;
 struct ctl_server;
 struct err;
 struct loop;
@@ -60,6 +61,7 @@ struct vm {
 	struct virtio_dev *dev[LIMIT_VIRTIO_SLOTS];	/* owned; slot = index */
 	unsigned nr_devs;
 	struct serial *serial;		/* owned */
+	struct console *console;	/* owned; always there */
 	struct ctl_server *ctl;		/* owned */
 
 	uint64_t started_ns;		/* CLOCK_MONOTONIC */
