@@ -18,6 +18,13 @@ struct err;
 #define CPUID_MAX_LEAVES 64
 #define CPUID_NR_WORDS   16	/* feature words, one bit a feature */
 
+/* Index of a feature word, and the CPUID register it is. */
+enum cpuid_word {
+	CPUID_1_ECX, CPUID_1_EDX, CPUID_6_EAX, CPUID_7_EBX, CPUID_7_ECX,
+	CPUID_7_EDX, CPUID_7_1_EAX, CPUID_D_1_EAX, CPUID_KVM_EAX,
+	CPUID_EXT_ECX, CPUID_EXT_EDX, CPUID_EXT7_EDX, CPUID_EXT8_EBX,
+};
+
 struct cpuid_leaf {
 	uint32_t leaf, subleaf;
 	bool has_subleaf;
