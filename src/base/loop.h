@@ -66,5 +66,7 @@ void loop_timer_cancel(struct loop *l, struct loop_timer *t);
 
 /* Any thread.  A work that is queued already is not queued again. */
 void loop_post(struct loop *l, struct loop_work *w);
+/* Takes a queued work back; fine when it is not queued. */
+void loop_unpost(struct loop *l, struct loop_work *w);
 
 #endif

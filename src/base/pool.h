@@ -21,7 +21,6 @@ struct pool_job {
 	void (*done)(struct pool_job *job);
 	/* private */
 	struct list node;
-	struct loop_work post;
 };
 
 /* `l` is borrowed and must outlive the pool. */
