@@ -1,0 +1,121 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * mmu.h - guest memory as instructions see it: software TLB and paging.
+ *
+ * Only src/vmm/soft includes this, through soft.h.  All of this runs on the
+ * vCPU's thread and leaves by cpu_raise() when the access faults.
+ *
+ * Two levels.  The first is direct-mapped, one table per mode, without address
+ * space tags, made to be inlined: a hit is index, compare, add.  It holds only
+ * RAM; what needs a closer look (devices, pages with decoded code, page table
+ * bits to set) has no tag there.  The second is tagged by address space epoch,
+ * so that a CR3 switch back finds its entries again.
+ */
+#ifndef SOFT_MMU_H
+#define SOFT_MMU_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "vmm/soft/x86.h"
+
+struct soft_cpu;
+
+#define PAGE_MASK (~0xfffull)
+
+#define TLB_BITS	10
+#define TLB_SIZE	(1u << TLB_BITS)
+#define TLB_NONE	1ull	/* never equals a page address */
+
+struct tlb_entry {
+	uint64_t rtag, wtag;	/* page address, or TLB_NONE */
+	uint64_t addend;	/* host address - guest virtual address */
+	uint64_t gpa;		/* of the page; bit 0: global */
+};
+
+/* CPL 3; CPL 0 without access to user pages (SMAP, AC clear); CPL 0 with. */
+enum tlb_mode { TLB_USER, TLB_KERNEL, TLB_KERNEL_AC, TLB_MODES };
+
+#define TLB2_BITS	12
+#define TLB2_SIZE	(1u << TLB2_BITS)
+
+/* A finished walk. */
+struct tlb2_entry {
+	uint64_t va;		/* page */
+	uint64_t gen;		/* epoch of its address space; 0: empty */
+	uint64_t gpa;		/* page */
+	uint8_t flags;		/* PTE_W, PTE_U, PTE_D; WALK_* */
+};
+#define WALK_NX		0x80
+#define WALK_GLOBAL	0x10
+#define WALK_LARGE	0x08
+#define WALK_RAM	0x20
+
+#define MMU_SPACES 8
+struct mmu_space {
+	uint16_t pcid;
+	uint64_t gen;		/* 0: unused; multiple of 4 */
+	uint64_t used;		/* for eviction */
+};
+
+struct mmu {
+	struct tlb_entry tlb[TLB_MODES][TLB_SIZE];
+	uint64_t used[TLB_MODES][TLB_SIZE / 64];	/* entries to flush */
+	struct tlb2_entry tlb2[TLB2_SIZE];
+	struct mmu_space space[MMU_SPACES];
+	uint64_t gen;		/* of the current address space */
+	uint64_t gen_global;	/* of global pages */
+	uint64_t next_gen, clock;
+	uint64_t large[4];	/* hash of 2 MiB regions with a large page cut up */
+	uint64_t exec[64];	/* hash of pages in the jump cache */
+	uint64_t rmw_va;	/* rmw_begin() to rmw_end() */
+	uint8_t *rmw_ptr;
+	uint8_t rmw_len;
+	uint8_t bounce[64] __attribute__((aligned(64)));
+};
+
+/* What an access wants. */
+enum mmu_access {
+	ACC_READ = 0, ACC_WRITE = PTE_W, ACC_EXEC = WALK_NX,
+	ACC_SYSTEM = 0x100,	/* implicit supervisor access: tables, delivery */
+	ACC_PROBE = 0x200,	/* do not fault: 0 when it would */
+};
+
+/* Copies of any length; a fault leaves the destination partly written only for
+ * mem_write across pages when the second page faults first is checked: both
+ * are checked before a byte is written. len <= 4096. */
+void guest_read(struct soft_cpu *cpu, uint64_t va, void *dst, unsigned len);
+void guest_write(struct soft_cpu *cpu, uint64_t va, const void *src, unsigned len);
+/* Faults unless all of it can be written; marks pages dirty. */
+void guest_check_write(struct soft_cpu *cpu, uint64_t va, unsigned len);
+/*
+ * Host pointer to [va, va + len) for reading, or NULL when it crosses a page or
+ * is not RAM (then use guest_read()).  Valid until the instruction ends.
+ */
+const void *guest_read_ptr(struct soft_cpu *cpu, uint64_t va, unsigned len);
+/* The same for writing; NULL for pages with decoded code too. */
+void *guest_write_ptr(struct soft_cpu *cpu, uint64_t va, unsigned len);
+
+/* What the inline accessors below fall back to. */
+uint64_t mmu_load(struct soft_cpu *cpu, uint64_t va, unsigned len);
+void mmu_store(struct soft_cpu *cpu, uint64_t va, uint64_t val, unsigned len);
+uint8_t *mmu_rmw(struct soft_cpu *cpu, uint64_t va, unsigned len);
+void mmu_rmw_end(struct soft_cpu *cpu);
+
+/* Supervisor accesses of the CPU itself: descriptors, IDT, stack pushes. */
+uint64_t sys_load(struct soft_cpu *cpu, uint64_t va, unsigned len);
+void sys_store(struct soft_cpu *cpu, uint64_t va, uint64_t val, unsigned len);
+
+/* Where instructions are fetched from: gpa, or #PF.  Non-RAM: UINT64_MAX. */
+uint64_t mmu_fetch(struct soft_cpu *cpu, uint64_t va, bool *global);
+
+void mmu_init(struct soft_cpu *cpu);
+void mmu_set_cr3(struct soft_cpu *cpu, uint64_t val);	/* CR3 was written */
+void mmu_flush_all(struct soft_cpu *cpu);		/* global ones too */
+void mmu_flush_local(struct soft_cpu *cpu);
+void mmu_invlpg(struct soft_cpu *cpu, uint64_t va);
+void mmu_invpcid(struct soft_cpu *cpu, unsigned type, uint16_t pcid, uint64_t va);
+/* Writes to this page take the slow path from now on. */
+void mmu_protect(struct soft_cpu *cpu, uint64_t gpa);
+
+#endif
