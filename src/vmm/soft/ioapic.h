@@ -9,6 +9,7 @@
 #ifndef SOFT_IOAPIC_H
 #define SOFT_IOAPIC_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 

@@ -17,6 +17,7 @@
 #ifndef SOFT_LAPIC_H
 #define SOFT_LAPIC_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -68,7 +69,8 @@ struct lapic {
 	/* host timer */
 	bool has_timer;
 	int timer;		/* kernel's id; owned */
-	uint64_t armed;		/* guest TSC it fires at; 0: disarmed */
+	/* guest TSC it fires at, 0: disarmed; cleared by its signal */
+	_Atomic uint64_t armed;
 
 	struct lapic_hub *hub;	/* borrowed */
 	struct gclock_cpu *time;	/* borrowed */
