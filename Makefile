@@ -35,7 +35,7 @@ WARN := -Wall -Wextra -Wno-unused-parameter -Wshadow -Wpointer-arith \
         -Wvla -Wimplicit-fallthrough $(if $(WERROR),-Werror)
 SANFLAGS := $(if $(SAN),-fsanitize=$(SAN) -fno-omit-frame-pointer -fno-sanitize-recover=undefined)
 OPT     ?= -O2
-CPPFLAGS += -D_GNU_SOURCE -Iinclude -Isrc -DMN_VERSION='"$(VERSION)"' $(PKG_CFLAGS)
+CPPFLAGS += -D_GNU_SOURCE -Iinclude -Isrc -I. -DMN_VERSION='"$(VERSION)"' $(PKG_CFLAGS)
 CFLAGS  += -std=gnu11 -g $(OPT) -fPIC -pthread -fvisibility=hidden $(WARN) $(SANFLAGS)
 LDFLAGS += -pthread $(SANFLAGS)
 
@@ -68,8 +68,9 @@ all: $(PROGRAMS) $(LIB_A) $(LIB_SO) $(GUEST)
 # --- compile ----------------------------------------------------------------
 
 # Guest FP and vector registers live in the host's while guest code runs, so
-# nothing in the software CPU may touch them (docs/cpu.md).
-$(O)/obj/src/vmm/soft/%.o: CFLAGS += -mgeneral-regs-only
+# nothing in the software CPU may touch them (docs/cpu.md).  It also calls stubs
+# from inline assembly, which a red zone would not survive.
+$(O)/obj/src/vmm/soft/%.o: CFLAGS += -mgeneral-regs-only -mno-red-zone
 
 $(O)/obj/%.o: %.c
 	$(call say,CC,$<)
@@ -122,15 +123,20 @@ $(GUEST): $(GUEST_SRC) $(GUEST_SHARED) $(wildcard src/guest/*.h src/proto/*.h sr
 # Each .c directly in one of these folders is a program of its own; what tests
 # share lives in tests/lib.
 TEST_DIRS := tests/unit tests/dev tests/cpu tests/fault tests/fuzz
-TEST_LIB  := $(call obj-of,$(wildcard tests/lib/*.c))
+TEST_LIB  := $(O)/lib/internal/libtest.a
 test-bins = $(patsubst %.c,$(O)/%,$(wildcard $(addsuffix /*.c,$(1))))
 TESTS := $(call test-bins,$(TEST_DIRS))
 TOOLS := $(call test-bins,tests/tool tests/bench examples)
 
+$(TEST_LIB): $(call obj-of,$(wildcard tests/lib/*.c))
+	$(call say,AR,$@)
+	@mkdir -p $(@D)
+	$(Q)rm -f $@ && $(AR) rcs $@ $^
+
 $(TESTS): $(O)/tests/%: $(O)/obj/tests/%.o $(TEST_LIB) $(VMM_A) $(LIB_A)
 	$(call say,LD,$@)
 	@mkdir -p $(@D)
-	$(Q)$(CC) $(LDFLAGS) -o $@ $(filter %.o,$^) $(VMM_A) $(LIB_A) $(PKG_LIBS) -lcmocka -lm
+	$(Q)$(CC) $(LDFLAGS) -o $@ $(filter %.o,$^) $(TEST_LIB) $(VMM_A) $(LIB_A) $(PKG_LIBS) -lcmocka -lm
 
 $(TOOLS): $(O)/%: $(O)/obj/%.o $(LIB_A) $(VMM_A)
 	$(call say,LD,$@)
