@@ -15,6 +15,8 @@
 #define LIMIT_CTL_CLIENTS	64
 #define LIMIT_CONSOLE_LOG	(4u << 20)	/* bytes before rotation */
 
+#define LIMIT_BLK_REQUESTS	64	/* in flight, a disk */
+#define LIMIT_BLK_SEGMENTS	32	/* of one discard or write-zeroes */
 #define LIMIT_VSOCK_CONNS	4096
 #define LIMIT_PROBE_MS		50
 

@@ -7,17 +7,22 @@
  * behind this and no device sees it; a device instance embeds struct virtio_dev
  * as its first field.
  *
- * Threads: every hook runs on the loop thread under vm->lock, except init and
- * done, which run while nothing else does.
+ * Threads: every hook runs under vm->lock, except init and done, which run while
+ * nothing else does.  notify, drain, save and load are on the loop's thread; reset
+ * and the config hooks are on a vCPU's, so they may not touch the loop except by
+ * loop_post().  When reset returns, nothing of the device writes guest memory any
+ * more.
  */
 #ifndef VMM_VIRTIO_VIRTIO_H
 #define VMM_VIRTIO_VIRTIO_H
 
+#include <pthread.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 #include "base/loop.h"
+#include "base/util.h"
 #include "vmm/irq.h"
 #include "vmm/virtio/virtq.h"
 
@@ -39,6 +44,8 @@ enum virtio_id {
 #define VIRTIO_S_FEATURES_OK	8u
 #define VIRTIO_S_NEEDS_RESET	64u
 #define VIRTIO_S_FAILED		128u
+#define VIRTIO_ISR_QUEUE	1u
+#define VIRTIO_ISR_CONFIG	2u
 #define VIRTIO_F_INDIRECT_DESC	BIT(28)
 #define VIRTIO_F_EVENT_IDX	BIT(29)
 #define VIRTIO_F_VERSION_1	BIT(32)
@@ -48,6 +55,7 @@ struct virtio_env {
 	struct mem *mem;
 	struct loop *loop;
 	struct pool *pool;
+	pthread_mutex_t *lock;	/* vm->lock; the core takes it around notify */
 	void *vm;		/* for dev/devices.c and log prefixes only */
 };
 
@@ -90,14 +98,12 @@ struct virtio_dev {
 	uint64_t driver_features;	/* accepted */
 	uint32_t isr;			/* interrupt status register (4.2.2) */
 	uint32_t config_generation;
-	uint32_t generation;		/* grows with each reset */
 	bool complained;		/* a broken ring was logged */
 	struct virtq vq[LIMIT_QUEUES];
 	/* transport */
 	uint32_t features_sel, driver_features_sel, queue_sel;
 	struct loop_fd bell;		/* doorbell eventfd, all queues */
 	int bell_fd;			/* owned */
-	_Atomic uint32_t rung;		/* one bit a queue */
 };
 
 /*
@@ -119,6 +125,17 @@ static inline bool virtio_has(const struct virtio_dev *dev, uint64_t feature)
 bool virtio_live(const struct virtio_dev *dev);
 /* The ring or a request broke the rules: log once, stop, ask for a reset. */
 void virtio_broken(struct virtio_dev *dev, const char *why);
+/* Locks and unlocks what env.lock is, for callbacks of timers and sockets. */
+static inline void virtio_lock(struct virtio_dev *dev)
+{
+	if (dev->env.lock)
+		pthread_mutex_lock(dev->env.lock);
+}
+static inline void virtio_unlock(struct virtio_dev *dev)
+{
+	if (dev->env.lock)
+		pthread_mutex_unlock(dev->env.lock);
+}
 /* Configuration changed: bump the generation, interrupt. */
 void virtio_config_changed(struct virtio_dev *dev);
 /* Sets isr bits and pulses the line. */
@@ -127,12 +144,16 @@ void virtio_interrupt(struct virtio_dev *dev, uint32_t isr_bits);
 void virtio_save(struct virtio_dev *dev, unsigned instance, struct state_w *w);
 int virtio_load(struct virtio_dev *dev, unsigned instance, struct state_r *r,
 		struct err *err);
+/* The bell: the loop soon calls notify for every live queue.  Any thread. */
+void virtio_ring_bell(struct virtio_dev *dev);
 /* After a load, or after a drain that resumes: look at every live queue again. */
 void virtio_kick_queues(struct virtio_dev *dev);
 
 /*
  * virtio-mmio register window (4.2), PAGE_SIZE bytes.  Runs on a vCPU thread
- * under vm->lock; QUEUE_NOTIFY only sets `rung` and writes the bell.
+ * under vm->lock.  QUEUE_NOTIFY only rings the bell; which queue it was for is
+ * not kept, because a CPU backend's own doorbell does not tell either: a bell
+ * means to look at every queue.
  */
 uint64_t virtio_mmio_read(void *dev, uint64_t off, unsigned len);
 void virtio_mmio_write(void *dev, uint64_t off, unsigned len, uint64_t val);

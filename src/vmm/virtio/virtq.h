@@ -12,8 +12,9 @@
  * addresses go through mem_ptr() together with their length.  A ring that breaks
  * the rules marks the device NEEDS_RESET, stops its queues and is logged once.
  *
- * Loop thread only, under vm->lock.  A chain that was popped must be pushed or
- * forgotten by a device reset (virtq_generation tells).
+ * Under vm->lock.  A chain that was popped must be pushed or forgotten; a push
+ * that comes after its queue was reset is dropped (chain and queue each have a
+ * generation).
  */
 #ifndef VMM_VIRTIO_VIRTQ_H
 #define VMM_VIRTIO_VIRTQ_H
@@ -35,11 +36,11 @@ struct virtq {
 	unsigned index;
 	uint16_t size, max_size;
 	bool ready;
+	uint32_t generation;		/* grows with each reset of the queue */
 	gpa_t desc, avail, used;
 	uint16_t last_avail;		/* next avail entry to look at */
 	uint16_t next_used;		/* next used entry to fill */
 	uint16_t signalled_used;	/* used index at the last interrupt */
-	bool signalled_valid;
 	unsigned inflight;		/* popped and not yet pushed */
 };
 
@@ -51,7 +52,7 @@ struct chain {
 	gpa_t gpa[LIMIT_QUEUE_SIZE];
 	size_t out_len, in_len;		/* total bytes */
 	size_t out_pos, in_pos;		/* stream positions */
-	uint32_t generation;		/* of the device when popped */
+	uint32_t generation;		/* of the queue when popped */
 };
 
 /* The next request; false when there is none or the ring is broken. */
@@ -89,11 +90,19 @@ unsigned chain_in_iov(const struct chain *c, size_t len, struct iovec *iov, unsi
  * written.  Chains of an older generation are dropped.  May be out of order.
  */
 void virtq_push(struct virtq *vq, struct chain *c);
+/* The chain's queue was reset since: its memory is the driver's again. */
+static inline bool virtq_stale(const struct virtq *vq, const struct chain *c)
+{
+	return c->generation != vq->generation;
+}
+/* The ring as the driver set it up: checked and switched on. */
+bool virtq_enable(struct virtq *vq);
 /* Interrupts the driver if it asked for it (event index, 2.7.10). */
 void virtq_signal(struct virtq *vq);
 /* True when the driver has put something there we have not popped. */
 bool virtq_has_work(const struct virtq *vq);
 
+/* Off, with indices and addresses cleared; chains popped before are stale. */
 void virtq_reset(struct virtq *vq);
 void virtq_save(const struct virtq *vq, struct state_w *w);
 /* Checks ring addresses again; sets r->bad on nonsense. */
