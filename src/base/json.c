@@ -133,6 +133,22 @@ json_t *json_obj_opt(const json_t *o, const char *key, struct err *err)
 	return NULL;
 }
 
+json_t *json_text(const char *s)
+{
+	json_t *j = json_string(s);
+	struct buf b = BUF_INIT;
+
+	if (j)
+		return j;
+	buf_adds(&b, s);
+	for (size_t i = 0; i < b.len; i++)
+		if (b.data[i] & 0x80)
+			b.data[i] = '?';
+	j = b.oom ? NULL : json_string(b.data);
+	buf_done(&b);
+	return j;
+}
+
 static int add_text(const char *text, size_t len, void *arg)
 {
 	struct buf *out = arg;

@@ -40,6 +40,8 @@ bool json_bool_opt(const json_t *o, const char *key, bool def, struct err *err);
 json_t *json_arr_opt(const json_t *o, const char *key, struct err *err);
 json_t *json_obj_opt(const json_t *o, const char *key, struct err *err);
 
+/* A string of any bytes; what is not UTF-8 becomes '?'. */
+json_t *json_text(const char *s);
 /* Appends the document, indented by 2, with a final newline. */
 void json_print(const json_t *j, struct buf *out);
 /* Appends it on one line without newline. */

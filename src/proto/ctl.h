@@ -4,9 +4,9 @@
  *
  * SOCK_SEQPACKET at vms/<pid>/control: one packet is one JSON document, at most
  * CTL_MAX bytes, descriptors as SCM_RIGHTS beside it.  A request is
- * {"op": "…", …}; the answer {"ok": true, …} or {"ok": false,
- * "error": {"code", "message"}}; long operations send {"progress": {…}} packets
- * first.  Requests on one connection are answered in order.  Operations:
+ * {"op": "…", …}; the answer {"ok": true, …} or {"ok": false, "error":
+ * {"code", "message", "errno", "causes": […]}}; long operations send
+ * {"progress": {…}} packets first.  Requests on one connection are answered in order.  Operations:
  *
  *	status                  state, accel, engine, uptime, memory, ports, counters
  *	pause, resume           the guest's CPUs
@@ -41,5 +41,7 @@ int ctl_recv(int fd, json_t **doc, int *fds, unsigned *nr_fds, struct err *err);
 int ctl_call(int fd, const json_t *req, const int *fds, unsigned nr_fds,
 	     void (*progress)(const json_t *p, void *arg), void *arg,
 	     json_t **answer, struct err *err);
+/* The {"ok": false} answer for an error. */
+json_t *ctl_error(const struct err *err);
 
 #endif

@@ -22,6 +22,7 @@
 #ifndef PROTO_SPEC_H
 #define PROTO_SPEC_H
 
+#include <jansson.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -34,7 +35,12 @@ struct err;
 #define SPEC_MAX_FS    16
 #define SPEC_MAX_PORTS 64
 #define SPEC_MAX_CPUS  16
-#define SPEC_MAX_FDS   128
+#define SPEC_MAX_FDS   256
+#define SPEC_MAX_LAYERS 64
+#define SPEC_MAX_ALLOW 64
+#define SPEC_ID_MAX    19	/* bytes of an id; a virtio serial has 20 */
+#define SPEC_MEMORY_MIN_MIB 64
+#define SPEC_MEMORY_MAX_MIB (1 << 20)
 #define SPEC_CMDLINE_MAX 4096
 
 enum spec_accel { SPEC_ACCEL_AUTO, SPEC_ACCEL_KVM, SPEC_ACCEL_SOFT };
@@ -97,8 +103,16 @@ void spec_done(struct spec *s);
 
 /* Checked as input from outside; 0 or -errno with err. */
 int spec_parse(struct spec *s, const char *json, size_t len, struct err *err);
-/* Appends the spec as JSON. */
+int spec_parse_json(struct spec *s, const json_t *o, struct err *err);
+/* Appends the spec as JSON.  -EILSEQ (NULL) when a string is not UTF-8. */
 int spec_print(const struct spec *s, struct buf *out);
+json_t *spec_to_json(const struct spec *s);
+
+/* One port forward; *p is to be freed (host_addr) also after an error, which is
+ * recorded in err (not NULL) unless one is already. */
+void spec_port_parse(struct spec_port *p, const json_t *j, struct err *err);
+json_t *spec_port_print(const struct spec_port *p);
+const char *spec_accel_name(enum spec_accel accel);
 
 /* The launch document.  Roles are copied; both outputs are to be _done. */
 int spec_launch_parse(struct spec *s, struct spec_fds *fds, const char *json,

@@ -42,8 +42,9 @@ struct mem {
 	struct mem_range range[MEM_RANGES_MAX];
 	unsigned nr_ranges;
 
-	/* One byte a page: non-zero while the software CPU holds decoded or
-	 * translated code of it.  NULL on KVM.  Atomic accesses only. */
+	/* One byte a page, index gpa >> PAGE_SHIFT: non-zero while the software
+	 * CPU holds decoded or translated code of it.  Owned; NULL unless
+	 * mem_track_code() was called.  Atomic accesses only. */
 	uint8_t *code;
 	/* Called by mem_wrote() when a page of the range has code; any thread. */
 	void (*code_hit)(void *arg, gpa_t gpa, uint64_t len);
@@ -53,6 +54,8 @@ struct mem {
 /* bundle_fd: memory file of a bundle to start from, or -1 for zeroes. */
 int mem_init(struct mem *m, uint64_t size, int bundle_fd, struct err *err);
 void mem_done(struct mem *m);
+/* Makes the `code` array, zeroed; the caller fills in code_hit and code_arg. */
+int mem_track_code(struct mem *m, struct err *err);
 
 /* NULL unless [gpa, gpa + len) lies in one RAM range.  len may be 0. */
 static inline void *mem_ptr(const struct mem *m, gpa_t gpa, uint64_t len)

@@ -19,7 +19,8 @@
 struct buf;
 struct err;
 
-#define STATE_NAME_MAX 32
+#define STATE_NAME_MAX 32	/* with the final NUL */
+#define STATE_MAX_SECTIONS 256
 
 struct state_w {
 	struct buf *out;	/* borrowed; whole file */
@@ -44,6 +45,9 @@ int state_w_finish(struct state_w *w, struct err *err);
 struct state_r {
 	const uint8_t *data;	/* borrowed; whole file */
 	size_t len;
+	unsigned nr;		/* sections */
+	size_t at[STATE_MAX_SECTIONS];	/* offsets of their headers */
+	bool used[STATE_MAX_SECTIONS];	/* state_find() gave it out */
 	/* the open section */
 	const char *name;
 	uint16_t version;
@@ -64,5 +68,8 @@ void state_get_bytes(struct state_r *r, void *dst, size_t n);
 const void *state_get_blob(struct state_r *r, uint32_t *n, uint32_t max);
 /* Must be called after each section: err when it was short, long or refused. */
 int state_close(struct state_r *r, struct err *err);
+/* Refuses when a mandatory section was never asked for: it belongs to something
+ * this VM does not have. */
+int state_r_finish(const struct state_r *r, struct err *err);
 
 #endif
