@@ -51,7 +51,11 @@ int cpu_model_init(struct cpu_model *m, const char *name,
 		   unsigned nr_cpus, struct err *err);
 /* Feature words of the host CPU itself. */
 void cpu_host_words(uint32_t word[CPUID_NR_WORDS]);
-/* What CPUID answers on vCPU `apic_id`; unknown leaves as Intel does (zeroes). */
+/*
+ * What CPUID answers on vCPU `apic_id`; unknown leaves are zeroes.  What depends
+ * on control registers is left to the backend: OSXSAVE (leaf 1 ecx bit 27) and
+ * the current XSAVE size (leaf 0xd subleaf 0 ebx, here the largest).
+ */
 void cpu_model_query(const struct cpu_model *m, unsigned apic_id, uint32_t leaf,
 		     uint32_t subleaf, uint32_t out[4]);
 /* Space-separated names of the model's features, appended. */
