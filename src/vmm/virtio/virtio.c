@@ -161,8 +161,8 @@ void virtio_interrupt(struct virtio_dev *dev, uint32_t isr_bits)
 void virtio_broken(struct virtio_dev *dev, const char *why)
 {
 	log_once(dev->complained, dev->class->name,
-		 "%s: the driver broke the rules (%s); stopped until it resets the device",
-		 dev->id, why);
+		 "%s%sthe driver broke the rules (%s); stopped until it resets the device",
+		 dev->id, *dev->id ? ": " : "", why);
 	if (dev->status & VIRTIO_S_NEEDS_RESET)
 		return;
 	dev->status |= VIRTIO_S_NEEDS_RESET;
