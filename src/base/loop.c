@@ -324,8 +324,10 @@ int loop_run(struct loop *l)
 		l->nr_events = n < 0 ? 0 : n;
 		l->next_event = 0;
 		run_timers(l);
-		run_posts(l);
 		run_events(l);
+		/* After the events: one of them empties wake_fd, and a post made
+		 * before that is not announced again. */
+		run_posts(l);
 	}
 	return 0;
 }

@@ -194,6 +194,34 @@ static void posts_from_another_thread(void **state)
 	assert_true(c.seen[1] >= 0 && c.seen[1] <= NR_POSTS);
 }
 
+static void stop_cb(struct loop_work *w)
+{
+	loop_stop(container_of(w, struct item, w)->f->l);
+}
+
+static void post_again(struct loop_work *w)
+{
+	struct item *it = container_of(w, struct item, w);
+
+	note(it);
+	loop_post(it->f->l, &it->other->w);
+}
+
+/* The wake-up of a post made by a post must not be taken for the first one's. */
+static void posts_made_by_posts_run(void **state)
+{
+	struct fix *f = *state;
+	struct item end = { .f = f, .id = 3, .w.cb = stop_cb };
+	struct item b = { .f = f, .id = 2, .w.cb = post_again, .other = &end };
+	struct item a = { .f = f, .id = 1, .w.cb = post_again, .other = &b };
+
+	loop_post(f->l, &a.w);
+	alarm(10);
+	assert_int_equal(loop_run(f->l), 0);
+	alarm(0);
+	assert_int_equal(f->nr, 2);
+}
+
 static void stop_before_run_returns(void **state)
 {
 	struct fix *f = *state;
@@ -209,6 +237,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(deleted_fd_gets_no_callback, setup, teardown),
 		cmocka_unit_test_setup_teardown(posts_keep_order_and_unpost, setup, teardown),
 		cmocka_unit_test_setup_teardown(posts_from_another_thread, setup, teardown),
+		cmocka_unit_test_setup_teardown(posts_made_by_posts_run, setup, teardown),
 		cmocka_unit_test_setup_teardown(stop_before_run_returns, setup, teardown),
 	};
 
