@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pwd.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,6 +13,19 @@
 #include "base/io.h"
 #include "base/util.h"
 #include "lib/lib.h"
+
+int lib_path(char path[PATH_MAX], struct err *err, const char *fmt, ...)
+{
+	va_list ap;
+	int n;
+
+	va_start(ap, fmt);
+	n = vsnprintf(path, PATH_MAX, fmt, ap);
+	va_end(ap);
+	if (n < 0 || n >= PATH_MAX)
+		return err_set(err, ENAMETOOLONG, "too long a path: %.200s...", path);
+	return 0;
+}
 
 /* A variable's value when it is set to something. */
 static const char *env(const char *name)
@@ -24,19 +38,13 @@ static const char *env(const char *name)
 static int absolute(char path[PATH_MAX], const char *given, struct err *err)
 {
 	char cwd[PATH_MAX];
-	int n;
 
-	if (*given == '/') {
-		n = snprintf(path, PATH_MAX, "%s", given);
-	} else {
-		if (!getcwd(cwd, sizeof(cwd)))
-			return err_set(err, errno, "no working directory: %s",
-				       strerror(errno));
-		n = snprintf(path, PATH_MAX, "%s/%s", cwd, given);
-	}
-	if (n >= PATH_MAX)
-		return err_set(err, ENAMETOOLONG, "too long a path: %s", given);
-	return 0;
+	if (*given == '/')
+		return lib_path(path, err, "%s", given);
+	if (!getcwd(cwd, sizeof(cwd)))
+		return err_set(err, errno, "no working directory: %s",
+			       strerror(errno));
+	return lib_path(path, err, "%s/%s", cwd, given);
 }
 
 int home_get(char path[PATH_MAX], struct err *err)
@@ -51,22 +59,15 @@ int home_get(char path[PATH_MAX], struct err *err)
 		user = found->pw_dir;
 	if (!user)
 		return err_set(err, ENOENT, "neither MACHINEN_HOME nor HOME is set");
-	if (snprintf(path, PATH_MAX, "%s/.machinen", user) >= PATH_MAX)
-		return err_set(err, ENAMETOOLONG, "too long a path: %s", user);
-	return 0;
+	return lib_path(path, err, "%s/.machinen", user);
 }
 
 int home_path(char path[PATH_MAX], const char *sub, struct err *err)
 {
-	int ret = home_get(path, err);
-	size_t len;
+	char home[PATH_MAX];
+	int ret = home_get(home, err);
 
-	if (ret)
-		return ret;
-	len = strlen(path);
-	if ((size_t)snprintf(path + len, PATH_MAX - len, "/%s", sub) >= PATH_MAX - len)
-		return err_set(err, ENAMETOOLONG, "too long a path: %s", sub);
-	return 0;
+	return ret ? ret : lib_path(path, err, "%s/%s", home, sub);
 }
 
 static int make_dir(const char *path, struct err *err)
@@ -129,9 +130,8 @@ int home_program(char path[PATH_MAX], const char *name, struct err *err)
 	if (slash)
 		slash[1] = '\0';
 	for (size_t i = 0; i < ARRAY_LEN(places); i++) {
-		if (snprintf(path, PATH_MAX, "%s%s%s", exe, places[i], name) >= PATH_MAX)
-			continue;
-		if (!access(path, X_OK))
+		if (!lib_path(path, NULL, "%s%s%s", exe, places[i], name) &&
+		    !access(path, X_OK))
 			return 0;
 	}
 	return err_set(err, ENOENT, "%s is neither in %s nor in %s../libexec/machinen",

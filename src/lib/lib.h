@@ -28,6 +28,10 @@ int lib_note(mn_event_fn fn, void *arg, const char *text);
 /* Reports a phase that began at *since and sets *since to now. */
 int lib_phase(mn_event_fn fn, void *arg, const char *name, uint64_t *since);
 
+/* Formats a path; -ENAMETOOLONG with err when it does not fit. */
+int lib_path(char path[PATH_MAX], struct err *err, const char *fmt, ...)
+	__attribute__((format(printf, 3, 4)));
+
 /* home.c: $MACHINEN_HOME or ~/.machinen, absolute; and a path below it. */
 int home_get(char path[PATH_MAX], struct err *err);
 int home_path(char path[PATH_MAX], const char *sub, struct err *err);
