@@ -7,8 +7,8 @@
  * the data of the first must be on the disk by then, for there is one pass and
  * no temporary copy.  So the disk is filled from the front:
  *
- *	| superblock, descriptors, reserve | file data … | directories |
- *	| block bitmaps | inode bitmaps | inode tables | journal | free … |
+ *	| superblock, descriptors, reserve | file data … | block bitmaps |
+ *	| inode bitmaps | inode tables | directories | journal | free … |
  *
  * File data goes to its final place while the archive is read (space.c avoids
  * the few places that ext4 fixes in any geometry).  When all is known, libext2fs
@@ -62,6 +62,16 @@ struct writer {
 	struct err *err;
 };
 
+/* error_message() would want its tables registered in a global list. */
+static const char *message(errcode_t e)
+{
+	long i = e - et_ext2_error_table.base;
+
+	if (i >= 0 && i < et_ext2_error_table.n_msgs)
+		return et_ext2_error_table.msgs[i];
+	return e > 0 && e < 4096 ? strerror(e) : "unknown error";
+}
+
 /* Turns a libext2fs error into ours; the cause below it, if any, wins. */
 static int fail(struct writer *w, errcode_t e, const char *what)
 {
@@ -74,7 +84,7 @@ static int fail(struct writer *w, errcode_t e, const char *what)
 		return err_set(w->err, E2BIG, "attributes that do not fit ext4");
 	if (e == EXT2_ET_NO_MEMORY)
 		num = ENOMEM;
-	return err_set(w->err, num, "%s: %s", what, error_message(e));
+	return err_set(w->err, num, "cannot %s: %s", what, message(e));
 }
 
 static int add_lost_found(struct writer *w, struct tree_inode **out)
@@ -534,9 +544,13 @@ static int write_all(struct writer *w, uint64_t *size)
 	if (!ret)
 		ret = create(w, *size);
 	if (!ret)
-		ret = write_dirs(w);
-	if (!ret)
 		ret = place_tables(w);
+	/* after the tables: the checksum covers the inode's generation, which
+	 * libext2fs reads from there */
+	if (!ret)
+		ret = write_dirs(w);
+	if (!ret && w->s->next >= ext2fs_blocks_count(w->fs->super))
+		ret = err_set(w->err, EFBIG, "the content does not fit the disk");
 	if (ret)
 		return ret;
 	mark_blocks(w);
