@@ -16,6 +16,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "proto/spec.h"
 #include "vmm/mem.h"
 
 struct cpu_model;
@@ -76,5 +77,8 @@ struct accel {
 };
 
 extern const struct accel accel_kvm, accel_soft;
+
+/* The backend for a VM that asks for `want`; NULL with BOOT_ACCEL_UNAVAILABLE. */
+const struct accel *accel_choose(enum spec_accel want, struct err *err);
 
 #endif

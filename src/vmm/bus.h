@@ -31,7 +31,7 @@ struct bus_region {
 struct bus {
 	struct bus_region region[BUS_MAX_REGIONS];	/* sorted by base */
 	unsigned nr;
-	bool stray_logged;
+	_Atomic bool stray_logged;
 };
 
 /* -EEXIST when it overlaps another, -ENOSPC when full. */

@@ -46,7 +46,10 @@ int vcpu_start(struct vcpu *c, struct err *err);
 /* Asks, kicks and joins; fine when never started. */
 void vcpu_stop(struct vcpu *c);
 
-/* Any thread but a vCPU's.  Nested: the last unpark lets them go on. */
+/*
+ * Any thread but a vCPU's, and never under vm->lock: a vCPU may need it on its
+ * way.  Returns when all are parked.  Nested: the last unpark lets them go on.
+ */
 void vcpu_park_all(struct vm *vm);
 void vcpu_unpark_all(struct vm *vm);
 

@@ -14,6 +14,7 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 
+#include "base/err.h"
 #include "proto/spec.h"
 #include "vmm/arch/x86/cpuid.h"
 #include "vmm/bus.h"
@@ -24,9 +25,9 @@
 struct accel;
 struct console;
 struct ctl_server;
-struct err;
 struct loop;
 struct pool;
+struct process;
 struct serial;
 struct virtio_dev;
 
@@ -63,19 +64,31 @@ struct vm {
 	struct serial *serial;		/* owned */
 	struct console *console;	/* owned; always there */
 	struct ctl_server *ctl;		/* owned */
+	struct process *process;	/* borrowed; NULL in tests */
 
+	unsigned built;			/* steps of vm_new() that were begun */
 	uint64_t started_ns;		/* CLOCK_MONOTONIC */
 	bool paused;			/* by the user */
 	_Atomic int end;		/* enum vm_end */
-	struct err *end_err;		/* owned; why it crashed */
+	struct err end_err;		/* why it crashed; read after vm_run() */
 };
 
-/* Takes spec and fds over, also on failure. */
+/* Takes spec and fds over, also on failure.  The vCPUs exist but do not run. */
 struct vm *vm_new(struct spec *spec, struct spec_fds *fds, struct err *err);
 void vm_free(struct vm *vm);
-/* Runs the loop on the calling thread until the VM ends. */
+/* Starts the vCPU threads. */
+int vm_start(struct vm *vm, struct err *err);
+/* Runs the loop on the calling thread until the VM ends; vCPUs are stopped then. */
 enum vm_end vm_run(struct vm *vm);
 /* Any thread: the VM is to end for this reason; the first reason stays. */
 void vm_end(struct vm *vm, enum vm_end why);
+/* Any thread: vm_end(VM_END_CRASHED) with the reason (copied). */
+void vm_crash(struct vm *vm, const struct err *err);
+/* "poweroff", "reboot", …: for reports. */
+const char *vm_end_name(enum vm_end why);
+
+/* Loop thread, not under vm->lock: the user's pause, idempotent. */
+void vm_pause(struct vm *vm);
+void vm_resume(struct vm *vm);
 
 #endif

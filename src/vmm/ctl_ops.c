@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: MIT
+/*
+ * ctl_ops.c - the operations of the control socket: one row, one function each.
+ * What they mean to a client is in docs/protocol.md.
+ */
+#include <errno.h>
+
+#include "base/err.h"
+#include "base/io.h"
+#include "base/json.h"
+#include "base/util.h"
+#include "vmm/accel.h"
+#include "vmm/arch/x86/board.h"
+#include "vmm/ctl_server.h"
+#include "vmm/process.h"
+#include "vmm/vm.h"
+
+static void op_status(struct ctl_req *req)
+{
+	struct vm *vm = req->vm;
+	json_t *counters = json_object(), *o;
+	uint64_t up = io_now_ns() - vm->started_ns;
+
+	if (vm->accel->stats)
+		vm->accel->stats(vm, counters);
+	o = json_pack("{s:s, s:s, s:I, s:i, s:{s:I}, s:o}",
+		      "state", vm->paused ? "paused" : "running",
+		      "accel", vm->accel->name,
+		      "uptime_ms", (json_int_t)(up / 1000000),
+		      "cpus", vm->nr_vcpus,
+		      "memory", "ceiling_mib", (json_int_t)vm->spec.memory_mib,
+		      "counters", counters);
+	ctl_ok(req, o);
+}
+
+static void op_pause(struct ctl_req *req)
+{
+	vm_pause(req->vm);
+	ctl_ok(req, NULL);
+}
+
+static void op_resume(struct ctl_req *req)
+{
+	vm_resume(req->vm);
+	ctl_ok(req, NULL);
+}
+
+static void op_stop(struct ctl_req *req)
+{
+	struct vm *vm = req->vm;
+	struct err err = ERR_INIT;
+	bool now = json_bool_opt(req->doc, "now", false, &err);
+	int ret = -err.num;
+
+	if (!ret && !now) {
+		pthread_mutex_lock(&vm->lock);
+		ret = board_power_button(vm);
+		pthread_mutex_unlock(&vm->lock);
+		if (ret)
+			err_set(&err, -ret, "the guest has no power button");
+	}
+	if (ret) {
+		ctl_fail(req, &err);
+		return;
+	}
+	ctl_ok(req, NULL);
+	if (now)
+		vm_end(vm, VM_END_STOPPED);
+}
+
+static void op_detach(struct ctl_req *req)
+{
+	process_detach(req->vm->process);
+	ctl_ok(req, NULL);
+}
+
+const struct ctl_op ctl_ops[] = {
+	{ "status", op_status },
+	{ "pause", op_pause },
+	{ "resume", op_resume },
+	{ "stop", op_stop },
+	{ "detach", op_detach },
+};
+const unsigned nr_ctl_ops = ARRAY_LEN(ctl_ops);

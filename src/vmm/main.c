@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: MIT
+/*
+ * main.c - machinen-vmm: one virtual machine.
+ *
+ *	machinen-vmm --spec-fd N
+ *
+ * The launch document (proto/spec.h) is read from descriptor N; everything else
+ * the VM needs is named in it.  The program is started by the library and is
+ * of little use by hand.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/buf.h"
+#include "base/err.h"
+#include "base/io.h"
+#include "base/log.h"
+#include "proto/spec.h"
+#include "vmm/process.h"
+
+#define LAUNCH_MAX (1u << 20)
+
+static const char usage[] =
+	"usage: machinen-vmm --spec-fd N\n"
+	"Runs one virtual machine, described by the document on descriptor N.\n"
+	"Started by machinen; see machinen(1).\n";
+
+static int read_launch(int fd, struct buf *text, struct err *err)
+{
+	char *p = buf_reserve(text, LAUNCH_MAX + 1);
+	ssize_t n = p ? io_read_full(fd, p, LAUNCH_MAX + 1) : -ENOMEM;
+
+	if (n < 0)
+		return err_set(err, -n, "cannot read the launch document: %s",
+			       strerror(-n));
+	if (n > (ssize_t)LAUNCH_MAX)
+		return err_set(err, EFBIG, "the launch document is too long");
+	text->len = n;
+	return 0;
+}
+
+static int run(int spec_fd)
+{
+	struct buf text = BUF_INIT;
+	struct err err = ERR_INIT;
+	struct spec spec;
+	struct spec_fds fds;
+	int ret = read_launch(spec_fd, &text, &err);
+
+	if (!ret)
+		ret = spec_launch_parse(&spec, &fds, text.data, text.len, &err);
+	buf_done(&text);
+	io_close(spec_fd);
+	if (!ret)
+		return process_run(&spec, &fds);
+	fprintf(stderr, "machinen-vmm: %s\n", err_message(&err));
+	for (unsigned i = 0; err_cause(&err, i); i++)
+		fprintf(stderr, "  caused by: %s\n", err_cause(&err, i));
+	return PROCESS_FAILED;
+}
+
+static int parse_fd(const char *s)
+{
+	char *end;
+	long fd = strtol(s, &end, 10);
+
+	return *s && !*end && fd >= 0 && fd < 65536 ? (int)fd : -1;
+}
+
+int main(int argc, char **argv)
+{
+	log_setup(getenv("MACHINEN_LOG"));
+	if (argc == 2 && !strcmp(argv[1], "--version")) {
+		puts("machinen-vmm " MN_VERSION);
+		return 0;
+	}
+	if (argc == 2 && !strcmp(argv[1], "--help")) {
+		fputs(usage, stdout);
+		return 0;
+	}
+	if (argc == 3 && !strcmp(argv[1], "--spec-fd") && parse_fd(argv[2]) >= 0)
+		return run(parse_fd(argv[2]));
+	fputs(usage, stderr);
+	return PROCESS_USAGE;
+}
