@@ -44,6 +44,7 @@ struct console {
 	struct loop_fd tty;		/* fd -1: none, or gone */
 	struct loop_work rearm;
 	bool in_eof;
+	bool gone;			/* nobody reads the stream any more */
 	struct buf out, in;
 };
 
@@ -83,6 +84,8 @@ static void watch(struct console *c)
 {
 	uint32_t want = 0;
 
+	if (c->gone)
+		loop_del(c->loop, &c->tty);
 	if (!c->tty.added)
 		return;
 	if (!c->in_eof && c->in.len < IN_MAX)
@@ -108,7 +111,9 @@ static void flush(struct console *c)
 	if (n > 0)
 		buf_drop(&c->out, n);
 	else if (n < 0 && errno != EAGAIN && errno != EINTR)
-		buf_clear(&c->out);	/* the reader is gone: the log has it */
+		c->gone = true;
+	if (c->gone)
+		buf_clear(&c->out);	/* the log has it */
 }
 
 static void fill(struct console *c)
@@ -134,11 +139,10 @@ static void on_tty(struct loop_fd *w, uint32_t events)
 		fill(c);
 	if (events & (EPOLLOUT | EPOLLERR))
 		flush(c);
-	if (events & (EPOLLHUP | EPOLLERR) && !(events & EPOLLIN)) {
-		loop_del(c->loop, &c->tty);
-		c->in_eof = true;
+	if (events & (EPOLLHUP | EPOLLERR) && !(events & EPOLLIN))
+		c->gone = true;
+	if (c->gone)
 		buf_clear(&c->out);
-	}
 	if (c->listener)
 		c->listener->event(c->listener);
 	watch(c);
@@ -180,10 +184,9 @@ void console_free(struct console *c)
 {
 	if (!c)
 		return;
-	if (c->tty.added) {
+	if (c->tty.added && !c->gone)
 		flush(c);
-		loop_del(c->loop, &c->tty);
-	}
+	loop_del(c->loop, &c->tty);
 	loop_unpost(c->loop, &c->rearm);
 	buf_done(&c->in);
 	buf_done(&c->out);
@@ -194,12 +197,12 @@ size_t console_write(struct console *c, const void *data, size_t len)
 {
 	bool waiting = c->out.len;
 
-	if (c->tty.added) {
+	if (c->tty.added && !c->gone) {
 		len = MIN(len, OUT_MAX - c->out.len);
 		buf_add(&c->out, data, len);
 		if (!waiting)
 			flush(c);
-		if (c->out.len && !waiting)
+		if ((c->out.len || c->gone) && !waiting)
 			loop_post(c->loop, &c->rearm);
 	}
 	if (len)
