@@ -53,9 +53,12 @@ BASE_OBJ := $(call obj-of,$(BASE_SRC))
 VMM_OBJ  := $(call obj-of,$(VMM_SRC))
 LIB_OBJ  := $(call obj-of,$(LIB_SRC))
 CLI_OBJ  := $(call obj-of,$(CLI_SRC))
+# the guest's parts once more, for tests on the host
+GUEST_OBJ := $(call obj-of,$(filter-out src/guest/main.c,$(GUEST_SRC)))
 
 BASE_A := $(O)/lib/internal/libbase.a
 VMM_A  := $(O)/lib/internal/libvmm.a
+GUEST_A := $(O)/lib/internal/libguest.a
 LIB_A  := $(O)/lib/libmachinen.a
 LIB_SO := $(O)/lib/libmachinen.so
 
@@ -84,8 +87,9 @@ $(O)/obj/%.o: %.S
 
 $(BASE_A): $(BASE_OBJ)
 $(VMM_A): $(VMM_OBJ)
+$(GUEST_A): $(GUEST_OBJ)
 $(LIB_A): $(LIB_OBJ) $(BASE_OBJ)
-$(BASE_A) $(VMM_A) $(LIB_A):
+$(BASE_A) $(VMM_A) $(GUEST_A) $(LIB_A):
 	$(call say,AR,$@)
 	@mkdir -p $(@D)
 	$(Q)rm -f $@ && $(AR) rcs $@ $^
@@ -109,11 +113,14 @@ $(O)/bin/mn: $(O)/bin/machinen
 
 # One static binary against musl: init and agent.  It shares the dependency-free
 # part of src/base and the agent protocol with the host.
-GUEST_SHARED := $(wildcard src/proto/agent.c src/base/wire.c)
+GUEST_SHARED := src/proto/agent.c src/base/wire.c src/base/buf.c
+# The kernel's headers come after musl's own.
+GUEST_INC := -idirafter /usr/include \
+             -idirafter /usr/include/$(shell $(CC) -print-multiarch)
 $(GUEST): $(GUEST_SRC) $(GUEST_SHARED) $(wildcard src/guest/*.h src/proto/*.h src/base/*.h)
 	$(call say,GUESTCC,$@)
 	@mkdir -p $(@D)
-	$(Q)$(MUSL_CC) -std=gnu11 -Os -g0 -static -D_GNU_SOURCE -Isrc -Iinclude \
+	$(Q)$(MUSL_CC) -std=gnu11 -Os -g0 -static -D_GNU_SOURCE -Isrc -Iinclude $(GUEST_INC) \
 		-DMN_VERSION='"$(VERSION)"' $(filter-out -Wcast-qual,$(WARN)) \
 		-ffunction-sections -fdata-sections -Wl,--gc-sections -s \
 		-o $@ $(filter %.c,$^)
@@ -133,10 +140,10 @@ $(TEST_LIB): $(call obj-of,$(wildcard tests/lib/*.c))
 	@mkdir -p $(@D)
 	$(Q)rm -f $@ && $(AR) rcs $@ $^
 
-$(TESTS): $(O)/tests/%: $(O)/obj/tests/%.o $(TEST_LIB) $(VMM_A) $(LIB_A)
+$(TESTS): $(O)/tests/%: $(O)/obj/tests/%.o $(TEST_LIB) $(VMM_A) $(GUEST_A) $(LIB_A)
 	$(call say,LD,$@)
 	@mkdir -p $(@D)
-	$(Q)$(CC) $(LDFLAGS) -o $@ $(filter %.o,$^) $(TEST_LIB) $(VMM_A) $(LIB_A) $(PKG_LIBS) -lcmocka -lm
+	$(Q)$(CC) $(LDFLAGS) -o $@ $(filter %.o,$^) $(TEST_LIB) $(VMM_A) $(GUEST_A) $(LIB_A) $(PKG_LIBS) -lcmocka -lm
 
 $(TOOLS): $(O)/%: $(O)/obj/%.o $(LIB_A) $(VMM_A)
 	$(call say,LD,$@)
@@ -168,7 +175,7 @@ check: deps
 
 # every object, nothing linked: what a broken neighbour cannot stop
 .PHONY: objs
-objs: $(BASE_OBJ) $(VMM_OBJ) $(LIB_OBJ) $(CLI_OBJ) $(TESTS:$(O)/tests/%=$(O)/obj/tests/%.o)
+objs: $(BASE_OBJ) $(VMM_OBJ) $(GUEST_OBJ) $(LIB_OBJ) $(CLI_OBJ) $(TESTS:$(O)/tests/%=$(O)/obj/tests/%.o)
 
 .PHONY: install
 install: all

@@ -17,5 +17,5 @@ bool agent_head_get(const uint8_t head[AGENT_HEAD], enum agent_frame *type,
 	*len = head[0] | head[1] << 8 | head[2] << 16 | (uint32_t)head[3] << 24;
 	*type = head[4];
 	return *len <= AGENT_FRAME_MAX && head[4] >= AGENT_REQ &&
-	       head[4] <= AGENT_EOF;
+	       head[4] <= AGENT_CREDIT;
 }
