@@ -10,6 +10,8 @@
 #ifndef ARCH_X86_BOARD_H
 #define ARCH_X86_BOARD_H
 
+#include <stdint.h>
+
 struct err;
 struct state_r;
 struct state_w;
@@ -33,5 +35,9 @@ int board_power_button(struct vm *vm);
  * clock are the accel's (board_get).  Under vm->lock, vCPUs parked. */
 void board_save(struct vm *vm, struct state_w *w);
 int board_load(struct vm *vm, struct state_r *r, struct err *err);
+
+/* After a restore: a new VM generation ID, and the guest is told.  Under
+ * vm->lock; the accel's board_set has been called. */
+void board_new_generation(struct vm *vm, const uint8_t id[16]);
 
 #endif
