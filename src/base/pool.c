@@ -118,13 +118,16 @@ void pool_free(struct pool *p)
 	free(p);
 }
 
-/* Signals belong to the loop's thread. */
+/* Signals belong to the loop's thread; those of our own faults cannot wait. */
 static int start_thread(struct pool *p)
 {
 	sigset_t all, old;
 	int ret;
 
 	sigfillset(&all);
+	sigdelset(&all, SIGSEGV);
+	sigdelset(&all, SIGBUS);
+	sigdelset(&all, SIGSYS);
 	pthread_sigmask(SIG_SETMASK, &all, &old);
 	ret = pthread_create(&p->thread[p->nr_threads], NULL, pool_thread, p);
 	pthread_sigmask(SIG_SETMASK, &old, NULL);

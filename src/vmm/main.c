@@ -19,6 +19,7 @@
 #include "base/log.h"
 #include "proto/spec.h"
 #include "vmm/process.h"
+#include "vmm/sandbox.h"
 
 #define LAUNCH_MAX (1u << 20)
 
@@ -47,8 +48,10 @@ static int run(int spec_fd)
 	struct err err = ERR_INIT;
 	struct spec spec;
 	struct spec_fds fds;
-	int ret = read_launch(spec_fd, &text, &err);
+	int ret = sandbox_early(&err);
 
+	if (!ret)
+		ret = read_launch(spec_fd, &text, &err);
 	if (!ret)
 		ret = spec_launch_parse(&spec, &fds, text.data, text.len, &err);
 	buf_done(&text);

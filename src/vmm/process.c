@@ -26,6 +26,7 @@
 #include "base/json.h"
 #include "base/log.h"
 #include "base/loop.h"
+#include "vmm/sandbox.h"
 #include "vmm/vm.h"
 
 struct process {
@@ -185,6 +186,8 @@ static int start(struct process *p, struct spec *spec, struct spec_fds *fds,
 		return -EIO;
 	p->vm->process = p;
 	ret = watch(p, err);
+	if (!ret)
+		ret = sandbox_enter(p->vm, err);
 	return ret ? ret : vm_start(p->vm, err);
 }
 

@@ -130,7 +130,8 @@ static void *vcpu_thread(void *arg)
  */
 static void block_signals(sigset_t *old)
 {
-	static const int faults[] = { SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP };
+	static const int faults[] = { SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP,
+				      SIGSYS };
 	sigset_t set;
 
 	sigfillset(&set);

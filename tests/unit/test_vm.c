@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/landlock.h>
 #include <pthread.h>
 #include <setjmp.h>
 #include <signal.h>
@@ -12,6 +13,7 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -495,6 +497,42 @@ static void failure_to_start_is_one_line(void **state)
 	json_decref(report);
 }
 
+static bool have_landlock(void)
+{
+	return syscall(SYS_landlock_create_ruleset, NULL, 0,
+		       LANDLOCK_CREATE_RULESET_VERSION) > 0;
+}
+
+/* Power off means: all as it should be. */
+static enum accel_exit intruder(struct vcpu *c, struct err *err)
+{
+	static char *const argv[] = { NULL };
+	int fd;
+
+	if (execve("/bin/true", argv, argv) != -1 || errno != ENOSYS)
+		return ACCEL_EXIT_ERROR;
+	if (syscall(SYS_ptrace, 0, 0, 0, 0) != -1 || errno != ENOSYS)
+		return ACCEL_EXIT_ERROR;
+	if (kill(getppid(), SIGTERM) != -1 || errno != ENOSYS)
+		return ACCEL_EXIT_ERROR;
+	fd = open("/etc/passwd", O_RDONLY);
+	if (fd >= 0 && have_landlock())
+		return ACCEL_EXIT_ERROR;
+	vm_end(c->vm, VM_END_POWEROFF);
+	return ACCEL_EXIT_KICK;
+}
+
+static void intruder_finds_nothing(void **state)
+{
+	struct started s;
+	json_t *report;
+
+	fake_vm.guest = intruder;
+	start_process(&s);
+	assert_int_equal(wait_process(&s, &report), PROCESS_POWEROFF);
+	json_decref(report);
+}
+
 #define T(f) cmocka_unit_test_setup_teardown(f, make_dir, drop_dir)
 
 int main(void)
@@ -513,6 +551,7 @@ int main(void)
 		T(foreground_death_stops),
 		T(crash_is_reported),
 		T(failure_to_start_is_one_line),
+		T(intruder_finds_nothing),
 	};
 
 	signal(SIGPIPE, SIG_IGN);	/* as process.c does */
