@@ -16,17 +16,14 @@
 
 static const struct {
 	enum spec_accel kind;
-	const struct accel *accel;	/* NULL: this build has none */
+	const struct accel *accel;
 } backends[] = {
-	{ SPEC_ACCEL_KVM, NULL },
+	{ SPEC_ACCEL_KVM, &accel_kvm },
 	{ SPEC_ACCEL_SOFT, &accel_soft },
 };
 
 static int probe(unsigned i, struct err *err)
 {
-	if (!backends[i].accel)
-		return err_set(err, ENOTSUP, "this build has no %s backend",
-			       spec_accel_name(backends[i].kind));
 	return backends[i].accel->probe ? backends[i].accel->probe(err) : 0;
 }
 

@@ -153,6 +153,22 @@ void cpu_host_words(uint32_t word[CPUID_NR_WORDS])
 	}
 }
 
+void cpu_words_from_leaves(const struct cpuid_leaf *leaf, unsigned n,
+			   uint32_t word[CPUID_NR_WORDS])
+{
+	memset(word, 0, CPUID_NR_WORDS * sizeof(*word));
+	for (unsigned w = 0; w < CPUID_NR_WORDS; w++)
+		for (unsigned i = 0; i < n; i++) {
+			const uint32_t r[4] = { leaf[i].eax, leaf[i].ebx,
+						leaf[i].ecx, leaf[i].edx };
+
+			if (word_source[w].leaf &&
+			    leaf[i].leaf == word_source[w].leaf &&
+			    leaf[i].subleaf == word_source[w].subleaf)
+				word[w] = r[word_source[w].reg];
+		}
+}
+
 /* --- building --------------------------------------------------------------- */
 
 static bool has(const uint32_t *word, const struct feature *f)

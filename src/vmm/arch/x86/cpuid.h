@@ -49,6 +49,9 @@ struct cpu_model {
 int cpu_model_init(struct cpu_model *m, const char *name,
 		   const uint32_t can[CPUID_NR_WORDS], uint64_t tsc_khz,
 		   unsigned nr_cpus, struct err *err);
+/* Feature words of a CPU given by its leaves, as KVM lists what it can do. */
+void cpu_words_from_leaves(const struct cpuid_leaf *leaf, unsigned n,
+			   uint32_t word[CPUID_NR_WORDS]);
 /* Feature words of the host CPU itself. */
 void cpu_host_words(uint32_t word[CPUID_NR_WORDS]);
 /*
