@@ -11,6 +11,8 @@
 #define LIMIT_QUEUES		4	/* a device */
 #define LIMIT_QUEUE_SIZE	256	/* descriptors; also longest chain */
 
+#define LIMIT_QUEUE_BUDGET	2048	/* chains taken at one bell */
+
 #define LIMIT_POOL_THREADS	4
 #define LIMIT_CTL_CLIENTS	64
 #define LIMIT_CONSOLE_LOG	(4u << 20)	/* bytes before rotation */
@@ -18,6 +20,11 @@
 #define LIMIT_BLK_REQUESTS	64	/* in flight, a disk */
 #define LIMIT_BLK_SEGMENTS	32	/* of one discard or write-zeroes */
 #define LIMIT_VSOCK_CONNS	4096
+#define LIMIT_VSOCK_WINDOW	(256u << 10)	/* bytes buffered for a connection */
+#define LIMIT_VSOCK_WINDOW_MIN	(16u << 10)	/* … once the budget is given away */
+#define LIMIT_VSOCK_BUDGET	(64u << 20)
+#define LIMIT_VSOCK_OPEN_MS	10000		/* CONNECT line, guest's answer */
+#define LIMIT_VSOCK_CLOSE_MS	60000		/* guest's answer to a full close */
 #define LIMIT_PROBE_MS		50
 
 #endif

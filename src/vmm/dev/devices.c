@@ -16,6 +16,7 @@
 #include "vmm/accel.h"
 #include "vmm/dev/blk.h"
 #include "vmm/dev/console.h"
+#include "vmm/dev/vsock.h"
 #include "vmm/disk/disk.h"
 #include "vmm/layout.h"
 #include "vmm/state.h"
@@ -143,9 +144,19 @@ static int make_rng(struct vm *vm, struct err *err)
 	return add_device(vm, &rng_class, "", NULL, err);
 }
 
+static int make_vsock(struct vm *vm, struct err *err)
+{
+	int fd = spec_fds_get(&vm->fds, "agent");
+	struct vsock_config cfg = {
+		.cid = vm->spec.vsock_cid, .listen_fd = MAX(fd, -1),
+	};
+
+	return add_device(vm, &vsock_class, "", &cfg, err);
+}
+
 /* In table order. */
 static int (*const makers[])(struct vm *vm, struct err *err) = {
-	make_disks, make_console, make_rng,
+	make_disks, make_console, make_rng, make_vsock,
 };
 _Static_assert(ARRAY_LEN(makers) == ARRAY_LEN(device_classes), "a maker a row");
 

@@ -22,7 +22,8 @@ struct vm;
 #define DEVICES(X) \
 	X(blk) \
 	X(console) \
-	X(rng)
+	X(rng) \
+	X(vsock)
 
 #define X(name) extern const struct virtio_class name##_class;
 DEVICES(X)

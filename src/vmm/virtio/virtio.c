@@ -34,6 +34,8 @@ bool virtio_live(const struct virtio_dev *dev)
 static void look_at_queues(struct virtio_dev *dev)
 {
 	for (unsigned i = 0; i < dev->class->nr_queues; i++)
+		dev->vq[i].budget = LIMIT_QUEUE_BUDGET;
+	for (unsigned i = 0; i < dev->class->nr_queues; i++)
 		if (virtio_live(dev) && dev->vq[i].ready)
 			dev->class->notify(dev, &dev->vq[i]);
 }

@@ -256,12 +256,25 @@ static const char *walk_chain(const struct virtq *vq, struct chain *c)
 	}
 }
 
+/*
+ * A guest that adds as fast as we take would keep the loop in one device for
+ * ever.  So a queue yields after a while: the bell brings us back, in line with
+ * everything else the loop has to do.
+ */
+static bool must_yield(struct virtq *vq)
+{
+	if (vq->budget)
+		return false;
+	virtio_ring_bell(vq->dev);
+	return true;
+}
+
 bool virtq_pop(struct virtq *vq, struct chain *c)
 {
 	const char *bad;
 	size_t off;
 
-	if (!virtio_live(vq->dev) || !vq->ready || !has_entry(vq))
+	if (!virtio_live(vq->dev) || !vq->ready || !has_entry(vq) || must_yield(vq))
 		return false;
 	off = RING_ENTRIES + 2u * (vq->last_avail & (vq->size - 1));
 	c->head = __atomic_load_n(avail_u16(vq, off), __ATOMIC_RELAXED);
@@ -275,6 +288,7 @@ bool virtq_pop(struct virtq *vq, struct chain *c)
 	}
 	vq->last_avail++;
 	vq->inflight++;
+	vq->budget--;
 	return true;
 }
 
@@ -284,6 +298,7 @@ void virtq_unpop(struct virtq *vq, struct chain *c)
 		return;
 	vq->last_avail--;
 	vq->inflight--;
+	vq->budget++;
 }
 
 /* --- the byte streams ----------------------------------------------------- */

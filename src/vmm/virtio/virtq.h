@@ -42,6 +42,7 @@ struct virtq {
 	uint16_t next_used;		/* next used entry to fill */
 	uint16_t signalled_used;	/* used index at the last interrupt */
 	unsigned inflight;		/* popped and not yet pushed */
+	unsigned budget;		/* pops left until the bell rings again */
 };
 
 /* One request: readable pieces first, then writable ones (2.7.4.2). */
