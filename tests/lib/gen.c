@@ -221,6 +221,20 @@ static uint32_t pick_address(struct gen *g, unsigned size)
 	return SEQ_DATA + off;
 }
 
+/* These may or may not have written, or fault, in part: keep them off the edge. */
+static bool is_ragged(const ZydisDecodedInstruction *i, const ZydisDecodedOperand *o)
+{
+	if (o->size == 80)
+		return true;
+	switch (i->mnemonic) {
+	case ZYDIS_MNEMONIC_FBSTP: case ZYDIS_MNEMONIC_MASKMOVQ:
+	case ZYDIS_MNEMONIC_MASKMOVDQU: case ZYDIS_MNEMONIC_VMASKMOVDQU:
+		return true;
+	default:
+		return false;
+	}
+}
+
 static int gpr_id(ZydisRegister r)
 {
 	ZydisRegisterClass c = ZydisRegisterGetClass(r);
@@ -235,8 +249,12 @@ static void aim_operand(struct gen *g, const ZydisDecodedInstruction *i,
 {
 	int base = gpr_id(o->mem.base), index = gpr_id(o->mem.index);
 	unsigned scale = o->mem.scale ? o->mem.scale : 1;
-	int32_t disp = o->mem.disp.has_displacement ? o->mem.disp.value : 0;
+	int32_t disp = i->raw.disp.size ? i->raw.disp.value : 0;
 
+	/* Zydis 4.0 invents a base here after a 67 prefix and REX.B. */
+	if (i->attributes & ZYDIS_ATTRIB_HAS_SIB && i->raw.modrm.mod == 0 &&
+	    i->raw.sib.base == 5)
+		base = -1;
 	if (i->raw.disp.size == 32) {		/* keep it near */
 		disp = chance(g, 50) ? (int32_t)below(g, 4096) - 2048 : 0;
 		memcpy(b + i->raw.disp.offset, &disp, 4);
@@ -293,7 +311,8 @@ static void aim(struct gen *g, const ZydisDecodedInstruction *i,
 	for (unsigned n = 0; n < i->operand_count; n++) {
 		const ZydisDecodedOperand *o = &op[n];
 
-		if (o->type != ZYDIS_OPERAND_TYPE_MEMORY || chance(g, 3))
+		if (o->type != ZYDIS_OPERAND_TYPE_MEMORY ||
+		    (!is_ragged(i, o) && chance(g, 3)))
 			continue;
 		if (o->mem.type == ZYDIS_MEMOP_TYPE_VSIB)
 			continue;	/* base alone decides; see aim_vsib() */
@@ -301,7 +320,8 @@ static void aim(struct gen *g, const ZydisDecodedInstruction *i,
 		    o->mem.base) == ZYDIS_REGISTER_RSP &&
 		    o->visibility == ZYDIS_OPERAND_VISIBILITY_HIDDEN)
 			continue;	/* push and pop: leave the stack be */
-		aim_operand(g, i, o, b, pick_address(g, o->size / 8));
+		aim_operand(g, i, o, b, is_ragged(i, o) ? SEQ_DATA + below(g, SEQ_DATA_SIZE - 64) :
+				pick_address(g, o->size / 8));
 	}
 	tame_bit_offset(g, i, op);
 }
@@ -318,10 +338,9 @@ static void blind(struct gen *g, unsigned off, unsigned len)
 	}
 }
 
-static bool aim_image(struct gen *g, const ZydisDecodedInstruction *i,
-		      const ZydisDecodedOperand *o, uint8_t *b)
+/* The fields to leave out, for an image at off; false: no image. */
+static bool blind_image(struct gen *g, const ZydisDecodedInstruction *i, unsigned off)
 {
-	uint32_t off = pick_address(g, 1) - SEQ_DATA;
 	unsigned w = i->operand_width == 16 ? 2 : 4;
 
 	switch (i->mnemonic) {
@@ -331,25 +350,74 @@ static bool aim_image(struct gen *g, const ZydisDecodedInstruction *i,
 	case ZYDIS_MNEMONIC_XSAVEC: case ZYDIS_MNEMONIC_XSAVEC64:
 		blind(g, off + 6, 18);
 		blind(g, off + 28, 4);
-		for (unsigned n = 0; n < 1; n++)
-			blind(g, off + 416, 96);
-		break;
+		blind(g, off + 416, 96);
+		return true;
 	case ZYDIS_MNEMONIC_FNSTENV: case ZYDIS_MNEMONIC_FNSAVE:
-		blind(g, off + 3 * w, 4 * w);
-		break;
+		blind(g, off + 3 * w, w == 2 ? 8 : 14);
+		return true;
+	case ZYDIS_MNEMONIC_FLDENV: case ZYDIS_MNEMONIC_FRSTOR:
 	case ZYDIS_MNEMONIC_XRSTOR: case ZYDIS_MNEMONIC_XRSTOR64:
 	case ZYDIS_MNEMONIC_FXRSTOR: case ZYDIS_MNEMONIC_FXRSTOR64:
-		break;
+		return true;
 	default:
 		return false;
 	}
+}
+
+/* The instruction that stores what this one loads, as 0F AE or DD with its /digit. */
+static void store_first(struct gen *g, const ZydisDecodedInstruction *i, uint32_t at)
+{
+	uint8_t b[12], n = 0, digit;
+
+	switch (i->mnemonic) {
+	case ZYDIS_MNEMONIC_XRSTOR: case ZYDIS_MNEMONIC_XRSTOR64: digit = 4; break;
+	case ZYDIS_MNEMONIC_FXRSTOR: case ZYDIS_MNEMONIC_FXRSTOR64: digit = 0; break;
+	case ZYDIS_MNEMONIC_FRSTOR: case ZYDIS_MNEMONIC_FLDENV: digit = 6; break;
+	default: return;
+	}
+	if (digit == 6 && i->operand_width == 16)
+		b[n++] = 0x66;
+	if (digit == 6) {
+		b[n++] = i->mnemonic == ZYDIS_MNEMONIC_FLDENV ? 0xd9 : 0xdd;
+	} else {
+		b[n++] = 0x48;
+		b[n++] = 0x0f;
+		b[n++] = 0xae;
+	}
+	b[n++] = digit << 3 | 4;	/* [disp32] */
+	b[n++] = 0x25;
+	memcpy(b + n, &at, 4);
+	blind(g, at - SEQ_DATA, digit == 6 ? 28 : 32);
+	blind(g, at - SEQ_DATA + 416, digit == 6 ? 0 : 96);
+	append(g, b, n + 4);
+}
+
+/* Which fault wins when only a part of an image is mapped, is the CPU's choice. */
+static uint32_t pick_image(struct gen *g, const ZydisDecodedInstruction *i)
+{
+	uint32_t at = pick_address(g, 1);
+
+	return i->mnemonic == ZYDIS_MNEMONIC_XRSTOR ||
+	       i->mnemonic == ZYDIS_MNEMONIC_XRSTOR64 ?
+	       MIN(at, SEQ_DATA + SEQ_DATA_SIZE - SEQ_XSAVE) : at;
+}
+
+static bool aim_image(struct gen *g, const ZydisDecodedInstruction *i,
+		      const ZydisDecodedOperand *o, uint8_t *b)
+{
+	uint32_t at = pick_image(g, i);
+
+	if (!blind_image(g, i, at - SEQ_DATA))
+		return false;
 	g->last = true;
+	g->s->cr2 = MAX(g->s->cr2, CR2_PAGE);
 	set_reg(g, 0, below(g, 8));
 	set_reg(g, 2, 0);
-	if (gpr_id(o->mem.base) == 0 || gpr_id(o->mem.base) == 2 ||
-	    gpr_id(o->mem.index) == 0 || gpr_id(o->mem.index) == 2)
-		return true;	/* goes where it goes: a fault */
-	aim_operand(g, i, o, b, SEQ_DATA + off);
+	if (chance(g, 60) && at <= SEQ_DATA + SEQ_DATA_SIZE - SEQ_XSAVE) {
+		store_first(g, i, at);
+		set_reg(g, 0, below(g, 8));
+	}
+	aim_operand(g, i, o, b, at);
 	return true;
 }
 
@@ -393,6 +461,34 @@ static void add_vsib(struct gen *g, const ZydisDecodedInstruction *i,
 	}
 }
 
+/* An image whose address is not known when it is made, or uses the registers that
+ * select its components. */
+static bool bad_image(struct gen *g, const ZydisDecodedInstruction *i,
+		      const ZydisDecodedOperand *o)
+{
+	int base = gpr_id(o->mem.base), index = gpr_id(o->mem.index);
+
+	if (o->type != ZYDIS_OPERAND_TYPE_MEMORY || !blind_image(g, i, 0))
+		return false;
+	g->s->nr_blind = 0;
+	return o->mem.base == ZYDIS_REGISTER_RIP || o->mem.base == ZYDIS_REGISTER_EIP ||
+	       base == 0 || base == 2 || index == 0 || index == 2 || base == index;
+}
+
+static unsigned cr2_of(const ZydisDecodedInstruction *i)
+{
+	switch (i->mnemonic) {
+	case ZYDIS_MNEMONIC_MASKMOVQ: case ZYDIS_MNEMONIC_MASKMOVDQU:
+	case ZYDIS_MNEMONIC_VMASKMOVDQU:
+		return CR2_ANY;
+	case ZYDIS_MNEMONIC_VMASKMOVPS: case ZYDIS_MNEMONIC_VMASKMOVPD:
+	case ZYDIS_MNEMONIC_VPMASKMOVD: case ZYDIS_MNEMONIC_VPMASKMOVQ:
+		return CR2_PAGE;
+	default:
+		return CR2_EXACT;
+	}
+}
+
 static bool add_one(struct gen *g)
 {
 	ZydisDecodedOperand op[ZYDIS_MAX_OPERAND_COUNT];
@@ -404,12 +500,15 @@ static bool add_one(struct gen *g)
 		return false;
 	if (denied(&i, op) || !g->cfg->offers(&i, g->cfg->arg))
 		return false;
+	if (bad_image(g, &i, &op[0]))
+		return false;
 	if (i.raw.imm[0].is_relative) {
 		if (i.raw.imm[0].offset + i.raw.imm[0].size / 8 != i.length)
 			return false;
 		add_branch(g, &i, b);
 		return true;
 	}
+	g->s->cr2 = MAX(g->s->cr2, cr2_of(&i));
 	if (i.mnemonic == ZYDIS_MNEMONIC_POPF || i.mnemonic == ZYDIS_MNEMONIC_POPFQ)
 		before_popf(g);
 	if (op[1].type == ZYDIS_OPERAND_TYPE_MEMORY && i.operand_count > 1 &&
@@ -530,7 +629,7 @@ void gen_make(const struct gen_config *cfg, uint64_t seed, struct gen_seq *s,
 	s->seed = seed;
 	ZydisDecoderInit(&g.dec, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
 	random_state(&g, in);
-	want = 1 + below(&g, MIN(cfg->max_insns, GEN_MAX_INSNS - 8u));
+	want = 1 + below(&g, MIN(cfg->max_insns, GEN_MAX_INSNS - 10u));
 	while (s->nr < want && !g.last)
 		add_one(&g);
 	/* mostly at an ordinary place, sometimes across the page boundary */

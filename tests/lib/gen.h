@@ -28,6 +28,8 @@ struct gen_seq {
 	unsigned nr;
 	struct gen_insn insn[GEN_MAX_INSNS];
 	unsigned start;		/* offset in the code area */
+	/* Which byte of the operand CR2 names is the CPU's choice. */
+	enum { CR2_EXACT, CR2_PAGE, CR2_ANY } cr2;
 	/* Bytes of the data area that no engine reproduces: pointers of the
 	 * x87 unit in a stored image. */
 	unsigned nr_blind;

@@ -46,6 +46,7 @@ struct native_ctx {
 	int vector;
 	uint32_t error;
 	uint64_t cr2, out_rip;
+	struct sigaction old[6];
 };
 
 _Static_assert(offsetof(struct native_ctx, out_rflags) == 272, "");
@@ -57,7 +58,7 @@ struct native {
 	uint8_t *code;			/* writable view */
 	int fd;
 	void *stack;
-	struct sigaction old[6];
+	bool armed;			/* signal handlers are in place */
 	stack_t old_stack;
 	uint8_t last_code[SEQ_CODE_SIZE];
 };
@@ -122,6 +123,17 @@ static const int greg_of[16] = {
 	REG_R8, REG_R9, REG_R10, REG_R11, REG_R12, REG_R13, REG_R14, REG_R15,
 };
 
+/* Not ours: to who had the signal before, an engine under test perhaps. */
+static void before(const struct native_ctx *c, int sig, siginfo_t *si, void *arg)
+{
+	for (unsigned i = 0; i < ARRAY_LEN(signals); i++)
+		if (signals[i] == sig && c->old[i].sa_flags & SA_SIGINFO) {
+			c->old[i].sa_sigaction(sig, si, arg);
+			return;
+		}
+	signal(sig, SIG_DFL);
+}
+
 static void on_fault(int sig, siginfo_t *si, void *arg)
 {
 	struct native_ctx *c = ctx();
@@ -129,7 +141,7 @@ static void on_fault(int sig, siginfo_t *si, void *arg)
 	greg_t *g = uc->uc_mcontext.gregs;
 
 	if (!c->running) {
-		signal(sig, SIG_DFL);
+		before(c, sig, si, arg);
 		return;
 	}
 	for (int i = 0; i < 16; i++)
@@ -197,8 +209,9 @@ struct native *native_new(void)
 	stack_t st = { .ss_sp = n->stack, .ss_size = 1 << 16 };
 
 	sigaltstack(&st, &n->old_stack);
+	n->armed = true;
 	for (unsigned i = 0; i < ARRAY_LEN(signals); i++)
-		sigaction(signals[i], &sa, &n->old[i]);
+		sigaction(signals[i], &sa, &ctx()->old[i]);
 	return n;
 }
 
@@ -208,9 +221,9 @@ void native_free(struct native *n)
 
 	if (!n)
 		return;
-	if (n->old[0].sa_handler || n->code) {
+	if (n->armed) {
 		for (unsigned i = 0; i < ARRAY_LEN(signals); i++)
-			sigaction(signals[i], &n->old[i], NULL);
+			sigaction(signals[i], &ctx()->old[i], NULL);
 		sigaltstack(&n->old_stack, NULL);
 	}
 	if (n->code && n->code != MAP_FAILED) {

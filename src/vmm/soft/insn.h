@@ -94,7 +94,7 @@ static inline uint64_t insn_ea(const struct soft_cpu *cpu, const struct insn *i)
  */
 bool fp_decode(struct soft_cpu *cpu, const struct ZydisDecodedInstruction_ *z,
 	       const struct ZydisDecodedOperand_ *ops, struct insn *i);
-void fp_init(struct soft_cpu *cpu);	/* cpu->fp and the reset state */
+int fp_init(struct soft_cpu *cpu);	/* cpu->fp and the reset state */
 void fp_done(struct soft_cpu *cpu);
 
 /* decode.c: fills i from up to n bytes; 0, or -1 when more bytes are needed.

@@ -92,6 +92,7 @@ struct soft_cpu {
 	bool halted;
 	bool bare;		/* no delivery: soft_run() reports exceptions */
 	bool shutdown;
+	uint8_t fp_deny;	/* enum fp_class: instructions that fault now */
 	uint64_t pending_db;	/* DR6 bits of a debug trap after this instruction */
 	void *jmp[5];		/* __builtin_setjmp of the run loop */
 	void *jmp_fault[5];	/* inner one, for handlers that must clean up */
@@ -150,6 +151,10 @@ _Noreturn void cpu_nm(struct soft_cpu *cpu);	/* #NM */
 /* Moves guest FP state out of and into the host's registers; not nested. */
 void fp_save(struct soft_cpu *cpu);
 void fp_load(struct soft_cpu *cpu);
+/* After CR0, CR4 or XCR0 changed. */
+void fp_mode_changed(struct soft_cpu *cpu);
+/* After cpu->xsave was replaced, by whatever: makes it one that loads. */
+void fp_sanitise(struct soft_cpu *cpu);
 
 uint64_t rflags_get(const struct soft_cpu *cpu);
 void rflags_set(struct soft_cpu *cpu, uint64_t v);
