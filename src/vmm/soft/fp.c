@@ -31,7 +31,6 @@
 #include <Zydis/Zydis.h>
 
 #include "vmm/soft/fp.h"
-#include "vmm/soft/ops.h"
 
 /* --- which instructions, which feature ---------------------------------------- */
 
@@ -219,7 +218,7 @@ HANDLER(fp_reg)
 	fault = fp_call(i->ptr, NULL);
 	if (unlikely(fault))
 		fp_raise(cpu, fault);
-	NEXT(cpu, i);
+	return insn_done(cpu, i);
 }
 
 /* An x87 exception that is pending comes before a fault of the operand. */
@@ -264,7 +263,7 @@ static const void *read_slow(struct soft_cpu *cpu, const struct insn *i, uint64_
 static inline const void *read_operand(struct soft_cpu *cpu, const struct insn *i,
 				       uint64_t va, unsigned len)
 {
-	const struct tlb_entry *e = tlb_slot(cpu, va);
+	const struct tlb_entry *e = fp_tlb(cpu, va);
 
 	if (likely(((va + len - 1) & PAGE_MASK) == e->rtag))
 		return (const void *)(e->addend + va);
@@ -282,7 +281,7 @@ HANDLER(fp_load_op)
 	fault = fp_call(i->ptr, p);
 	if (unlikely(fault))
 		fp_raise(cpu, fault);
-	NEXT(cpu, i);
+	return insn_done(cpu, i);
 }
 
 /*
@@ -327,7 +326,7 @@ static void *bounce_for_write(struct soft_cpu *cpu, uint64_t va, union fp_aux a)
 static inline void *write_operand(struct soft_cpu *cpu, const struct insn *i,
 				  uint64_t va, union fp_aux a, bool *bounced)
 {
-	const struct tlb_entry *e = tlb_slot(cpu, va);
+	const struct tlb_entry *e = fp_tlb(cpu, va);
 	void *p;
 
 	*bounced = false;
@@ -407,7 +406,7 @@ HANDLER(fp_ldmxcsr)
 	uint32_t val;
 
 	fp_check(cpu, fp_aux(i).cls);
-	val = load4(cpu, insn_ea(cpu, i));
+	guest_read(cpu, insn_ea(cpu, i), &val, 4);
 	if (val & ~fp_of(cpu)->mxcsr_mask)
 		cpu_gp(cpu);
 	asm volatile("ldmxcsr %0" : : "m"(val));

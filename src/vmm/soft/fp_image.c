@@ -32,9 +32,6 @@
 #define OFF_AVX		576
 #define MXCSR_INIT	0x1f80u
 
-#define HANDLER(name) \
-	static const struct insn *name(struct soft_cpu *cpu, const struct insn *i)
-
 static uint64_t get64(const uint8_t *p)
 {
 	return *(const uint64_t *)(const void *)p;
