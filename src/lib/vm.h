@@ -1,0 +1,76 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * vm.h - a handle on a VM, and the steps of making one.  For src/lib only.
+ */
+#ifndef LIB_VM_H
+#define LIB_VM_H
+
+#include <jansson.h>
+#include <pthread.h>
+
+#include "image/config.h"
+#include "lib/lib.h"
+#include "lib/registry.h"
+#include "proto/spec.h"
+
+struct mn_vm {
+	struct reg_vm reg;
+	int dir;		/* vms/<pid>, owned */
+	int pidfd;		/* the VMM, owned */
+	int alive;		/* write end that keeps a foreground VM; -1: not ours */
+	bool ours;		/* dies with this handle */
+	struct image_config config;	/* baked into the image */
+};
+
+struct mn_vm *vm_alloc(void);
+void vm_free(struct mn_vm *vm);		/* the memory and descriptors alone */
+
+/* One request to the VMM; the answer may be NULL. */
+int vm_ctl(struct mn_vm *vm, json_t *req, json_t **answer, struct err *err);
+/* The last `lines` lines of the console, at most `max` bytes, appended. */
+int vm_console_tail(int dir, unsigned lines, size_t max, struct buf *out);
+/* How it ended, from exit.json: appended as words; "" when it does not say. */
+void vm_end_words(int dir, struct buf *out);
+
+/* sockets.c: Unix sockets in a directory of any depth. */
+int socket_listen(int dir, const char *name, int type, struct err *err);
+int socket_connect(int dir, const char *name, int type, struct err *err);
+
+/* spawn.c */
+struct spawn {
+	const char *vmm;	/* path of the program */
+	struct spec_fds *fds;	/* roles with our descriptors; numbers for the
+				 * child are put in their place */
+	int log;		/* its stderr */
+	/* results */
+	pid_t pid;
+	int doc;		/* stream for the launch document; owned */
+};
+
+/* Starts it; it waits for its launch document. */
+int spawn_vmm(struct spawn *s, struct err *err);
+
+/* bootdisk.c, initrd.c: pieces of a boot; each adds roles to fds. */
+struct booting {
+	const struct mn_boot *cfg;
+	struct mn_vm *vm;
+	struct registry reg;
+	struct spec spec;
+	struct spec_fds fds;	/* descriptors in it are owned by `own` */
+	int own[SPEC_MAX_FDS];
+	unsigned nr_own;
+	char base[PATH_MAX];	/* directory of the base, or "" */
+	char vmm[PATH_MAX];
+	char tmp[32];		/* registry_begin()'s, "" when committed */
+	int ready;		/* read end of "ready", owned */
+	uint64_t since;		/* of the phase under way */
+	uint64_t deadline;	/* CLOCK_MONOTONIC ns */
+	struct err *err;
+};
+
+/* Adds a descriptor under a role; it is closed at the end of the boot. */
+int booting_role(struct booting *b, int fd, const char *role);
+int boot_disk(struct booting *b);	/* root disk; vm->config */
+int boot_kernel(struct booting *b);	/* kernel, initrd, command line */
+
+#endif
