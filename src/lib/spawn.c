@@ -68,17 +68,16 @@ static _Noreturn void become_vmm(const char *path, int *fds, unsigned nr, int te
 	struct told told = { .pid = 0 };
 
 	reset_signals();
-	told.num = -place_fds(fds, nr, 0);
+	tell = fcntl(tell, F_DUPFD_CLOEXEC, last + 1);
+	told.num = tell < 0 ? errno : -place_fds(fds, nr, 0);
+	if (!told.num && dup3(tell, last, O_CLOEXEC) < 0)
+		told.num = errno;
 	if (!told.num) {
-		int keep = fcntl(tell, F_DUPFD_CLOEXEC, last);
-
-		/* all others but the pipe go at exec, or here */
-		tell = dup2(keep, last) == last ? last : keep;
-		fcntl(tell, F_SETFD, FD_CLOEXEC);
+		tell = last;
+		/* whatever else the caller had open */
 		syscall(SYS_close_range, (unsigned)last + 1, ~0u, 0);
-		if (chdir("/") < 0)
-			told.num = errno;
-		execv(path, (char *const *)(uintptr_t)argv);
+		if (!chdir("/"))
+			execv(path, (char *const *)(uintptr_t)argv);
 		told.num = errno;
 	}
 	if (write(tell, &told, sizeof(told)) < 0)

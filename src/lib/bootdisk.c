@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: MIT
+/*
+ * bootdisk.c - the root disk of a boot: the image's prepared disk from the
+ * cache, and a file of this VM's own for what it writes.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <linux/fs.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/err.h"
+#include "base/io.h"
+#include "base/util.h"
+#include "image/cache.h"
+#include "lib/install.h"
+#include "lib/vm.h"
+
+#define DISK_MIN (2 * GIB)
+
+static void on_progress(void *arg, uint64_t done, uint64_t total)
+{
+	struct booting *b = arg;
+
+	lib_progress(b->cfg->event, b->cfg->event_arg, "preparing the disk", done, total);
+}
+
+/* The archive that is booted. */
+static int image_path(struct booting *b, char path[PATH_MAX])
+{
+	if (b->cfg->image)
+		return lib_path(path, b->err, "%s", b->cfg->image);
+	return lib_path(path, b->err, "%s/base.tar.zst", b->base);
+}
+
+static int disk_size(struct booting *b, const struct image_info *info,
+		     uint64_t *size)
+{
+	uint64_t half = info->content / 2;
+
+	*size = b->cfg->disk_size ? ALIGN_UP(b->cfg->disk_size, 4096) :
+		MAX(DISK_MIN, ALIGN_UP(2 * info->content + half, MIB));
+	if (*size < info->disk_size && b->cfg->disk_size)
+		return err_code(b->err, ERR_PROVISION_DISK_TOO_SMALL, ENOSPC,
+				"the image needs a disk of at least %llu MiB, --disk-size says %llu",
+				(unsigned long long)(info->disk_size / MIB + 1),
+				(unsigned long long)(*size / MIB));
+	*size = MAX(*size, info->disk_size);
+	return 0;
+}
+
+/* Copies what the base's file holds; holes stay holes. */
+static int copy_sparse(int from, int to)
+{
+	off_t at = 0, end;
+
+	if (!ioctl(to, FICLONE, from))
+		return 0;
+	while ((at = lseek(from, at, SEEK_DATA)) >= 0) {
+		off_t out = at;
+
+		end = lseek(from, at, SEEK_HOLE);
+		while (at < end) {
+			ssize_t n = copy_file_range(from, &at, to, &out,
+						    (size_t)(end - at), 0);
+
+			if (n <= 0)
+				return n ? -errno : -EIO;
+		}
+	}
+	return errno == ENXIO ? 0 : -errno;
+}
+
+/* The file that takes this VM's writes. */
+static int boot_layer(struct booting *b, struct spec_disk *d, int base)
+{
+	int fd = openat(b->vm->dir, "root.disk",
+			O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	int ret = fd < 0 ? -errno : copy_sparse(base, fd);
+
+	if (!ret && ftruncate(fd, (off_t)d->size) < 0)
+		ret = -errno;
+	if (ret) {
+		io_close(fd);
+		return lib_host_err(b->err, ret, b->reg.path, "cannot make a disk in");
+	}
+	d->nr_layers = 1;
+	return booting_role(b, fd, "root.0");
+}
+
+int boot_disk(struct booting *b)
+{
+	struct cache_disk disk = CACHE_DISK_INIT;
+	struct image_opts opts = { .progress = on_progress, .arg = b };
+	char cache[PATH_MAX], path[PATH_MAX];
+	struct spec_disk *d = &b->spec.disk[0];
+	int ret = image_path(b, path);
+
+	if (!ret)
+		ret = home_path(cache, "cache", b->err);
+	if (!ret)
+		ret = cache_get(cache, path, &opts, &disk, b->err);
+	if (ret)
+		return ret;
+	snprintf(b->vm->reg.image, sizeof(b->vm->reg.image), "%s",
+		 b->cfg->image ? b->cfg->image : "base");
+	*d = (struct spec_disk){ .id = strdup("root"), .nr_layers = 1 };
+	b->spec.nr_disks = 1;
+	ret = disk_size(b, &disk.info, &d->size);
+	b->vm->config = disk.info.config;
+	disk.info.config = (struct image_config){ .cmd = NULL };
+	if (!ret)
+		ret = boot_layer(b, d, disk.fd);
+	cache_disk_done(&disk);
+	return ret;
+}
