@@ -160,6 +160,10 @@ struct mn_boot {
 	const char *kernel;		/* own kernel, or NULL */
 	const char *initrd;		/* extra initramfs, or NULL */
 	const char *append;		/* extra kernel command line, or NULL */
+	const char *const *cmd;		/* started by the guest itself, with its output on
+					 * the console; its end ends the VM.  With
+					 * `detach`, NULL: what the image bakes in */
+	bool need_cmd;			/* BOOT_CMD_MISSING when there is neither */
 	bool no_net;
 	bool detach;			/* outlives this process */
 	uint64_t timeout_ms;		/* until the guest is ready; 0: 60000 */
@@ -255,7 +259,8 @@ MN_API int mn_gc(bool dry_run, int (*each)(const char *what, const char *path,
 struct mn_exec {
 	size_t size;
 	const char *const *argv;	/* either this */
-	const char *shell;		/* or a line for the guest's sh -c */
+	const char *shell;		/* or a line for the guest's sh -c; neither: a
+					 * login shell */
 	const char *const *env;		/* K=V, added */
 	const char *cwd;
 	const char *user;		/* name or uid[:gid]; NULL: root */

@@ -116,5 +116,8 @@ int boot_disk(struct booting *b)
 	if (!ret)
 		ret = boot_layer(b, d, disk.fd);
 	cache_disk_done(&disk);
+	if (!ret && b->cfg->need_cmd && !b->cfg->cmd && !b->vm->config.cmd)
+		ret = err_code(b->err, ERR_BOOT_CMD_MISSING, EINVAL,
+			       "no command was given and none is baked into the image; say what to run after --");
 	return ret;
 }

@@ -1,0 +1,78 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * cmd.h - one command of the command line, and what commands share.
+ *
+ * A command is one file cmd_NAME.c with one `struct cmd`, and one row in
+ * commands.c.  It is written on machinen.h alone.
+ */
+#ifndef CLI_CMD_H
+#define CLI_CMD_H
+
+#include <jansson.h>
+#include <stdbool.h>
+
+#include "base/opt.h"
+#include "machinen.h"
+
+struct buf;
+
+#define CMD_JSON_VERSION 1	/* schema_version of every document */
+#define CMD_OPTS_MAX	 2048	/* bytes of the biggest command's options */
+
+struct cmd {
+	struct opt_cmd opt;
+	int (*run)(const void *opts);	/* exit status */
+};
+
+/* Ends with NULL. */
+extern const struct cmd *const commands[];
+const struct cmd *cmd_find(const char *name);	/* by name or alias */
+
+/* Every command's --json flag and struct field of that name. */
+#define CMD_OPT_JSON(type) \
+	{ .name = "json", .kind = OPT_SWITCH, .offset = offsetof(type, json), \
+	  .help = "print one JSON document" }
+#define CMD_ARG_TARGET(type) \
+	{ .name = "TARGET", .help = "name or pid of a running VM", \
+	  .offset = offsetof(type, target), .words = OPT_WORDS_TARGET }
+
+/* --- out.c: what goes to people and programs ------------------------------ */
+
+/* "machinen: (CODE): message" and its causes, or the JSON form; gives 1. */
+int out_error(const struct mn_error *err, bool json);
+/* The same for an error of the command line; gives 2. */
+int out_usage_error(enum mn_code code, bool json, const char *fmt, ...)
+	__attribute__((format(printf, 3, 4)));
+/* Prints it with schema_version first; takes the reference.  Gives 0. */
+int out_json(json_t *doc);
+/* A note on stderr: "machinen: text". */
+void out_note(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+bool out_colour(int fd);
+unsigned out_width(void);		/* columns of stdout's terminal; 0: none */
+/* "1.5 GiB", "3 h 12 m" */
+void out_bytes(char *to, size_t size, uint64_t bytes);
+void out_duration(char *to, size_t size, uint64_t ms);
+
+/* Steps and bars on a terminal, quiet elsewhere.  For mn_*'s `event`. */
+struct progress {
+	bool tty;		/* stderr is a terminal */
+	bool phases;		/* also tell each phase's time */
+	bool shown;		/* a line is to be erased */
+};
+
+void progress_init(struct progress *p);
+int progress_event(const struct mn_event *ev, void *arg);
+void progress_end(struct progress *p);
+
+/* --- terminal.c: a command of a VM on our streams ------------------------- */
+
+/*
+ * Runs a command with stdin, stdout and stderr passed through; forwards SIGINT,
+ * SIGTERM, SIGHUP, and with cfg->tty makes the terminal raw and follows its size.
+ * 0 with *status, or the error's exit status.
+ */
+int terminal_exec(struct mn_vm *vm, struct mn_exec *cfg, int *status);
+/* Both stdin and stdout are terminals. */
+bool terminal_both(void);
+
+#endif

@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: MIT
+/* commands.c - THE TABLE of commands, in the order of `machinen help`. */
+#include <string.h>
+
+#include "cli/cmd.h"
+
+#define COMMANDS(X) \
+	X(boot) X(exec) X(install) X(help)
+
+#define X(name) extern const struct cmd cmd_##name;
+COMMANDS(X)
+#undef X
+
+const struct cmd *const commands[] = {
+#define X(name) &cmd_##name,
+	COMMANDS(X)
+#undef X
+	NULL
+};
+
+const struct cmd *cmd_find(const char *name)
+{
+	for (unsigned i = 0; commands[i]; i++) {
+		const struct opt_cmd *o = &commands[i]->opt;
+
+		if (!strcmp(o->name, name))
+			return commands[i];
+		for (unsigned k = 0; o->alias[k]; k++)
+			if (!strcmp(o->alias[k], name))
+				return commands[i];
+	}
+	return NULL;
+}

@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: MIT
+/*
+ * terminal.c - a command of a VM on our own streams.
+ *
+ * Signals reach the session through a pointer that is set while it runs: the
+ * calls made from the handler are safe there.  The terminal's mode is put back
+ * on every way out that a program can see; SIGKILL leaves it raw, as with any
+ * program.
+ */
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <termios.h>
+#include <unistd.h>
+
+#include "cli/cmd.h"
+
+#define DETACH_KEY 0x1d		/* Ctrl-] */
+
+/* What the signal handlers need; one command runs at a time in this program. */
+static struct {
+	struct mn_session *volatile session;
+	volatile sig_atomic_t got;	/* last signal that was forwarded */
+} now;
+
+static void on_signal(int signo)
+{
+	struct mn_session *s = now.session;
+	struct winsize ws;
+
+	if (signo == SIGWINCH) {
+		if (s && !ioctl(0, TIOCGWINSZ, &ws))
+			mn_exec_resize(s, ws.ws_row, ws.ws_col);
+		return;
+	}
+	/* the second one does not wait for a command that ignores the first */
+	if (now.got && s)
+		mn_exec_cancel(s);
+	now.got = signo;
+	if (s)
+		mn_exec_signal(s, signo);
+}
+
+static void catch_signals(bool tty, struct sigaction old[4])
+{
+	static const int signals[] = { SIGINT, SIGTERM, SIGHUP, SIGWINCH };
+	struct sigaction sa = { .sa_handler = on_signal, .sa_flags = SA_RESTART };
+
+	for (int i = 0; i < 4; i++)
+		if (signals[i] != SIGWINCH || tty)
+			sigaction(signals[i], &sa, &old[i]);
+}
+
+static int write_all(int fd, const char *data, size_t len)
+{
+	while (len) {
+		ssize_t n = write(fd, data, len);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return -errno;
+		data += n;
+		len -= (size_t)n;
+	}
+	return 0;
+}
+
+static int on_event(const struct mn_event *ev, void *arg)
+{
+	if (ev->type == MN_EVENT_STDOUT)
+		return write_all(1, ev->data, ev->len);
+	if (ev->type == MN_EVENT_STDERR)
+		return write_all(2, ev->data, ev->len);
+	return 0;
+}
+
+bool terminal_both(void)
+{
+	return isatty(0) && isatty(1);
+}
+
+static bool make_raw(struct termios *saved)
+{
+	struct termios raw;
+
+	if (tcgetattr(0, saved) < 0)
+		return false;
+	raw = *saved;
+	cfmakeraw(&raw);
+	return tcsetattr(0, TCSANOW, &raw) == 0;
+}
+
+static void set_tty(struct mn_exec *cfg)
+{
+	struct winsize ws;
+
+	cfg->term = getenv("TERM");
+	if (!ioctl(0, TIOCGWINSZ, &ws)) {
+		cfg->rows = ws.ws_row;
+		cfg->cols = ws.ws_col;
+	}
+}
+
+/* The exit status for an error that ended a session. */
+static int failed(const struct mn_error *err)
+{
+	if (err->num == ECANCELED && now.got)
+		return 128 + now.got;
+	if (err->num == EPIPE)
+		return 128 + SIGPIPE;
+	out_error(err, false);
+	/* the guest said why the command could not be started */
+	return err->code != MN_EXEC_NONZERO_EXIT ? 1 :
+	       err->num == EACCES ? 126 : 127;
+}
+
+int terminal_exec(struct mn_vm *vm, struct mn_exec *cfg, int *status)
+{
+	struct sigaction old[4];
+	struct mn_error err = { .code = MN_OK };
+	struct mn_session *s;
+	struct mn_exit end;
+	struct termios saved;
+	bool raw = false;
+	int ret;
+
+	cfg->use_stdin = true;
+	cfg->stdin_fd = 0;
+	cfg->event = on_event;
+	if (cfg->tty)
+		set_tty(cfg);
+	ret = mn_exec_start(vm, cfg, &s, &err);
+	if (ret)
+		return failed(&err);
+	now.got = 0;
+	now.session = s;
+	catch_signals(cfg->tty, old);
+	if (cfg->tty)
+		raw = make_raw(&saved);
+	ret = mn_exec_wait(s, &end, &err);
+	if (raw)
+		tcsetattr(0, TCSADRAIN, &saved);
+	now.session = NULL;
+	mn_exec_free(s);
+	if (ret)
+		return failed(&err);
+	*status = end.status;
+	return 0;
+}
