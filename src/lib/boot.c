@@ -18,7 +18,6 @@
 #include <string.h>
 #include <sys/random.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <sys/sysinfo.h>
 #include <time.h>
 #include <unistd.h>
@@ -220,16 +219,11 @@ static int launch(struct booting *b)
 	struct spawn s = { .vmm = b->vmm, .fds = &b->fds,
 			   .log = spec_fds_get(&b->fds, "log") };
 	struct buf doc = BUF_INIT;
-	struct stat st;
 	int ret = spawn_vmm(&s, b->err);
 
 	if (ret)
 		return ret;
 	ret = proc_identify(s.pid, &b->vm->reg.id);
-	if (!ret && !stat(b->vmm, &st)) {
-		b->vm->reg.id.dev = st.st_dev;
-		b->vm->reg.id.ino = st.st_ino;
-	}
 	b->vm->pidfd = ret ? ret : proc_open(&b->vm->reg.id);
 	if (b->vm->pidfd < 0)
 		ret = err_code(b->err, ERR_BOOT_READINESS_FAILED, -b->vm->pidfd,

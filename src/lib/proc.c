@@ -65,7 +65,8 @@ static void read_boot(char boot[40])
 
 int proc_identify(pid_t pid, struct proc_id *id)
 {
-	char state;
+	char path[64], state;
+	struct stat st;
 	int ret;
 
 	*id = (struct proc_id){ .pid = pid };
@@ -73,6 +74,11 @@ int proc_identify(pid_t pid, struct proc_id *id)
 	if (!ret && (state == 'Z' || state == 'X'))
 		ret = -ESRCH;
 	read_boot(id->boot);
+	snprintf(path, sizeof(path), "/proc/%d/exe", pid);
+	if (!ret && !stat(path, &st)) {
+		id->dev = st.st_dev;
+		id->ino = st.st_ino;
+	}
 	return ret;
 }
 

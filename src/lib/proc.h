@@ -26,7 +26,7 @@ enum proc_state {
 	PROC_RECYCLED,		/* another process has the pid */
 };
 
-/* What pid is right now, without the program; -ESRCH when it is gone. */
+/* What pid is right now; -ESRCH when it is gone. */
 int proc_identify(pid_t pid, struct proc_id *id);
 enum proc_state proc_check(const struct proc_id *id);
 /* Resident bytes; 0 when that cannot be read. */
