@@ -61,6 +61,7 @@ struct session {
 	struct buf stdin_buf;	/* accepted, not yet taken by the child */
 	bool stdin_end;
 	uint32_t credit;	/* taken, not yet told */
+	uint32_t owed;		/* of this connection, not yet given back */
 	int64_t deadline;	/* ms, 0: none; of drain or linger */
 };
 
@@ -128,6 +129,9 @@ void exec_unblocked(struct session *s);	/* conn took everything */
 void exec_hangup(struct session *s);	/* conn is gone */
 void exec_expired(struct session *s);
 void exec_close(struct session *s);
+
+/* worker.c: operations on files, each in a forked process */
+void worker_request(struct session *s, const struct doc *d);
 
 /* thaw.c */
 void thaw_request(struct session *s, const struct doc *d);

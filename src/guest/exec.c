@@ -234,7 +234,7 @@ void exec_main_join(struct session *s, const struct doc *d)
 		return;
 	}
 	session_adopt(m, fd);
-	m->credit = 0;
+	m->credit = m->owed = 0;
 	if (m->tty && tty && m->std[0].fd >= 0)
 		set_winsize(m->std[0].fd, doc_int(d, doc_get(d, tty, "rows"), 24),
 			    doc_int(d, doc_get(d, tty, "cols"), 80));
@@ -250,10 +250,15 @@ static void send_credit(struct session *s)
 	struct wire_w w;
 
 	/* while output waits, credit waits with it and is told in one frame */
-	if (!s->credit || s->out.len || s->conn.fd < 0)
+	if (s->out.len || s->conn.fd < 0)
+		return;
+	/* what an earlier connection sent, or we added, is not given back */
+	s->credit = MIN(s->credit, s->owed);
+	if (!s->credit)
 		return;
 	wire_w_init(&w, word, sizeof(word));
 	wire_put_u32(&w, s->credit);
+	s->owed -= s->credit;
 	s->credit = 0;
 	session_send(s, AGENT_CREDIT, word, sizeof(word));
 }
@@ -312,6 +317,7 @@ static void take_stdin(struct session *s, const uint8_t *data, size_t len)
 {
 	if (s->stdin_end)
 		return;
+	s->owed += len;
 	if (s->stdin_buf.len + len > 2 * AGENT_WINDOW) {
 		session_close(s);	/* a host that ignores the window */
 		return;

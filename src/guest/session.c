@@ -30,6 +30,10 @@ static const struct {
 	{ "exec", exec_request }, { "run", exec_request },
 	{ "main", exec_main_join },
 	{ "thaw", thaw_request }, { "stats", stats_request },
+	{ "put", worker_request }, { "get", worker_request },
+	{ "write", worker_request }, { "read", worker_request },
+	{ "sync", worker_request }, { "freeze", worker_request },
+	{ "mount", worker_request }, { "secrets", worker_request },
 };
 
 struct session *session_new(struct agent *a, int fd)
