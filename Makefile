@@ -42,7 +42,7 @@ LDFLAGS += -pthread $(SANFLAGS)
 src-of = $(wildcard $(addsuffix /*.c,$(1)) $(addsuffix /*.S,$(1)))
 obj-of = $(patsubst %,$(O)/obj/%.o,$(basename $(1)))
 
-BASE_SRC  := $(call src-of,src/base src/proto)
+BASE_SRC  := $(call src-of,src/base src/layer src/proto)
 VMM_DIRS  := src/vmm $(addprefix src/vmm/,kvm soft arch/x86 virtio dev disk net fs)
 VMM_SRC   := $(filter-out src/vmm/main.c,$(call src-of,$(VMM_DIRS)))
 LIB_SRC   := $(call src-of,src/lib src/image)

@@ -52,8 +52,7 @@ struct disk *disk_open_raw(int fd, bool readonly, struct err *err);
  */
 struct disk *disk_open_cow(const int *layer, unsigned nr, uint64_t size,
 			   bool readonly, struct err *err);
-/* Writes the header of a fresh layer into an empty file; well under 1 ms. */
-int disk_cow_create(int fd, uint64_t size, struct err *err);
+/* Layers are created by layer_create() of layer/layer.h, or by seal. */
 
 static inline void disk_free(struct disk *d)
 {
