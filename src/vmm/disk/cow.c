@@ -3,6 +3,9 @@
  * cow.c - copy-on-write layers as a disk of the VMM.  All the work is done in
  * src/layer, which the library shares; a full host file system is said here,
  * for the guest sees just an I/O error.
+ *
+ * #syscalls pread64 pwrite64 pwritev fdatasync fallocate fstat newfstatat
+ * #syscalls ftruncate lseek dup getrandom
  */
 #include <errno.h>
 #include <stdbool.h>
