@@ -13,6 +13,7 @@
 #include "base/err.h"
 #include "base/log.h"
 #include "base/util.h"
+#include "vmm/limits.h"
 
 static const struct {
 	enum spec_accel kind;
@@ -22,15 +23,15 @@ static const struct {
 	{ SPEC_ACCEL_SOFT, &accel_soft },
 };
 
-static int probe(unsigned i, struct err *err)
+static int probe(unsigned i, unsigned limit_ms, struct err *err)
 {
-	return backends[i].accel->probe ? backends[i].accel->probe(err) : 0;
+	return backends[i].accel->probe ? backends[i].accel->probe(limit_ms, err) : 0;
 }
 
 static const struct accel *choose_auto(struct err *err)
 {
 	for (unsigned i = 0; i < ARRAY_LEN(backends); i++) {
-		if (!probe(i, err))
+		if (!probe(i, LIMIT_PROBE_MS, err))
 			return backends[i].accel;
 		log_info("accel", "%s is not usable: %s",
 			 spec_accel_name(backends[i].kind), err_message(err));
@@ -51,7 +52,8 @@ const struct accel *accel_choose(enum spec_accel want, struct err *err)
 	for (unsigned i = 0; i < ARRAY_LEN(backends); i++) {
 		if (backends[i].kind != want)
 			continue;
-		ret = probe(i, &own);
+		/* asked for by name: a loaded host may take its time */
+		ret = probe(i, 20 * LIMIT_PROBE_MS, &own);
 		if (!ret)
 			return backends[i].accel;
 		err_wrap_code(&own, ERR_BOOT_ACCEL_UNAVAILABLE, ret,

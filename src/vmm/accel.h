@@ -37,9 +37,12 @@ enum accel_exit {
 struct accel {
 	const char *name;	/* "kvm", "soft" */
 
-	/* Can this host run guests?  0, or -errno with err saying what failed
-	 * and what to do.  Costs at most 50 ms; remembers nothing itself. */
-	int (*probe)(struct err *err);
+	/*
+	 * Can this host run guests?  0, or -errno with err saying what failed
+	 * and what to do.  Gives up after limit_ms; remembers nothing itself.
+	 * NULL: always.
+	 */
+	int (*probe)(unsigned limit_ms, struct err *err);
 	/* Feature words it can offer (arch/x86/cpuid.h). */
 	void (*cpuid_can)(uint32_t *words);
 

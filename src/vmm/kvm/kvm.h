@@ -55,7 +55,7 @@ int kvm_x86_board_set(struct kvm_vm *k, const struct x86_ioapic_state *ioapic,
 void kvm_x86_explain(struct kvm_vcpu *v, struct err *err);
 
 /* kvm_probe.c */
-int kvm_probe(struct err *err);
+int kvm_probe(unsigned limit_ms, struct err *err);
 /* Opens /dev/kvm and checks the API; a descriptor or -errno with what to do. */
 int kvm_open(struct err *err);
 

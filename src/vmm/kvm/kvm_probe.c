@@ -8,7 +8,7 @@
  * (probe_guest.S) does once what a kernel does all the time, announcing each step
  * on a port; the last announced step is what failed.  The last step is plain speed:
  * a million turns of a loop, under a millisecond on hardware, seconds where kernel
- * code is interpreted.  All of it must be done LIMIT_PROBE_MS after the guest
+ * code is interpreted.  All of it must be done limit_ms after the guest
  * starts; a timer signal ends KVM_RUN then.
  *
  *	0x1000 page tables   0x4000 IDT   0x5000 GDT   0x6000 TSS
@@ -30,7 +30,6 @@
 #include "base/err.h"
 #include "base/io.h"
 #include "base/util.h"
-#include "vmm/limits.h"
 
 #define RAM_SIZE   0x20000u
 #define CODE_GPA   0x10000u
@@ -248,7 +247,7 @@ static int run_guest(struct probe *p)
 	return p->step == STEP_DONE ? 0 : -EPROTO;
 }
 
-static int run_timed(struct probe *p)
+static int run_timed(struct probe *p, unsigned limit_ms)
 {
 	struct sigaction sa = { .sa_sigaction = out_of_time,
 				.sa_flags = SA_SIGINFO }, old;
@@ -256,8 +255,8 @@ static int run_timed(struct probe *p)
 			       .sigev_signo = KVM_KICK_SIGNAL,
 			       .sigev_value.sival_ptr = p->run };
 	struct itimerspec limit = {
-		.it_value.tv_nsec = LIMIT_PROBE_MS * 1000000L,
-		.it_interval.tv_nsec = LIMIT_PROBE_MS * 1000000L,
+		.it_value = { limit_ms / 1000, limit_ms % 1000 * 1000000L },
+		.it_interval = { 0, 10000000 },	/* the signal may come too early */
 	};
 	timer_t timer;
 	int ret;
@@ -294,7 +293,7 @@ static int verdict(struct probe *p, int ret, struct err *err)
 	}
 }
 
-int kvm_probe(struct err *err)
+int kvm_probe(unsigned limit_ms, struct err *err)
 {
 	struct probe p = { .vm_fd = -1, .vcpu_fd = -1 };
 	int ret;
@@ -306,7 +305,7 @@ int kvm_probe(struct err *err)
 	if (ret)
 		err_set(err, -ret, "KVM cannot make a VM: %s", strerror(-ret));
 	else
-		ret = verdict(&p, run_timed(&p), err);
+		ret = verdict(&p, run_timed(&p, limit_ms), err);
 	if (p.run)
 		munmap(p.run, p.run_size);
 	io_close(p.vcpu_fd);
