@@ -38,7 +38,7 @@ struct feature {
 
 #define F(name, word, bit, who) { name, CPUID_##word, bit, who }
 static const struct feature features[] = {
-	F("fpu", 1_EDX, 0, ALL), F("vme", 1_EDX, 1, ALL), F("de", 1_EDX, 2, ALL),
+	F("fpu", 1_EDX, 0, ALL), F("vme", 1_EDX, 1, HOST), F("de", 1_EDX, 2, ALL),
 	F("pse", 1_EDX, 3, ALL), F("tsc", 1_EDX, 4, ALL), F("msr", 1_EDX, 5, ALL),
 	F("pae", 1_EDX, 6, ALL), F("cx8", 1_EDX, 8, ALL), F("apic", 1_EDX, 9, OURS),
 	F("sep", 1_EDX, 11, ALL), F("mtrr", 1_EDX, 12, OURS), F("pge", 1_EDX, 13, ALL),
@@ -59,7 +59,7 @@ static const struct feature features[] = {
 	F("fsgsbase", 7_EBX, 0, ALL), F("bmi1", 7_EBX, 3, ALL), F("avx2", 7_EBX, 5, ALL),
 	F("smep", 7_EBX, 7, ALL), F("bmi2", 7_EBX, 8, ALL), F("erms", 7_EBX, 9, MAY),
 	F("invpcid", 7_EBX, 10, MAY), F("avx512f", 7_EBX, 16, HOST),
-	F("avx512dq", 7_EBX, 17, HOST), F("rdseed", 7_EBX, 18, ALL), F("adx", 7_EBX, 19, ALL),
+	F("avx512dq", 7_EBX, 17, HOST), F("rdseed", 7_EBX, 18, MAY), F("adx", 7_EBX, 19, ALL),
 	F("smap", 7_EBX, 20, ALL), F("avx512ifma", 7_EBX, 21, HOST),
 	F("clflushopt", 7_EBX, 23, HOST), F("clwb", 7_EBX, 24, HOST),
 	F("avx512cd", 7_EBX, 28, HOST), F("sha_ni", 7_EBX, 29, HOST),
@@ -88,7 +88,7 @@ static const struct feature features[] = {
 	F("kvmclock", KVM_EAX, 3, OURS), F("kvmclock_stable", KVM_EAX, 24, OURS),
 
 	F("lahf_lm", EXT_ECX, 0, ALL), F("abm", EXT_ECX, 5, ALL), F("sse4a", EXT_ECX, 6, HOST),
-	F("misalignsse", EXT_ECX, 7, HOST), F("3dnowprefetch", EXT_ECX, 8, ALL),
+	F("misalignsse", EXT_ECX, 7, HOST), F("3dnowprefetch", EXT_ECX, 8, MAY),
 
 	F("syscall", EXT_EDX, 11, ALL), F("nx", EXT_EDX, 20, ALL),
 	F("pdpe1gb", EXT_EDX, 26, ALL), F("rdtscp", EXT_EDX, 27, ALL), F("lm", EXT_EDX, 29, ALL),
