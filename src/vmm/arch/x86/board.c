@@ -160,6 +160,7 @@ void board_done(struct vm *vm)
 {
 	if (!vm->serial)
 		return;
+	flush_line(board_of(vm));	/* a crash ends in the middle of a line */
 	free(board_of(vm));
 	vm->serial = NULL;
 }
