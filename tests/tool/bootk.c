@@ -70,6 +70,7 @@ int main(int argc, char **argv)
 
 	log_setup(getenv("MACHINEN_LOG"));
 	spec_init(&spec);
+	spec.cpu_model = strdup("portable");
 	if (parse(&spec, &fds, argc, argv)) {
 		fprintf(stderr, "usage: bootk [-a kvm|soft] [-e interp|jit] [-m MIB] "
 			"[-c CPUS] [-d DISK]... KERNEL INITRD|- CMDLINE\n");
