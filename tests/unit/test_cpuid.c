@@ -133,12 +133,15 @@ static void features_round_trip(void **state)
 {
 	struct cpu_model m;
 	struct buf names = BUF_INIT, missing = BUF_INIT;
+	uint32_t word[CPUID_NR_WORDS];
 
 	portable(&m, 1);
 	cpu_model_features(&m, &names);
 	assert_non_null(strstr(names.data, "avx2"));
 	assert_null(strstr(names.data, "avx512"));
 	assert_int_equal(cpu_model_missing(&m, names.data, &missing), 0);
+	cpu_feature_words(names.data, word);
+	assert_memory_equal(word, m.word, sizeof(word));
 	buf_done(&names);
 	buf_done(&missing);
 }

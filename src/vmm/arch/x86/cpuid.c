@@ -10,7 +10,9 @@
  *		Intel ones do, the first Zens do not, and it is worth much (PCID
  *		spares TLB flushes).  Bundles name it, so a restore elsewhere checks
  *	OURS	the backend makes it, whatever the host has
- *	HOST	in the `host` model alone
+ *	HOST	in the `host` model alone.  RDSEED is among these because kernels
+ *		hide it on CPUs where it is broken: a MAY would keep bundles from
+ *		moving there for an instruction that nobody misses
  *
  * Portable calls itself GenuineIntel, family 6, model 0x4f.  One fixed vendor
  * keeps bundles the same everywhere; Linux pokes the fewest MSRs on this one (no
@@ -59,7 +61,7 @@ static const struct feature features[] = {
 	F("fsgsbase", 7_EBX, 0, ALL), F("bmi1", 7_EBX, 3, ALL), F("avx2", 7_EBX, 5, ALL),
 	F("smep", 7_EBX, 7, ALL), F("bmi2", 7_EBX, 8, ALL), F("erms", 7_EBX, 9, MAY),
 	F("invpcid", 7_EBX, 10, MAY), F("avx512f", 7_EBX, 16, HOST),
-	F("avx512dq", 7_EBX, 17, HOST), F("rdseed", 7_EBX, 18, MAY), F("adx", 7_EBX, 19, ALL),
+	F("avx512dq", 7_EBX, 17, HOST), F("rdseed", 7_EBX, 18, HOST), F("adx", 7_EBX, 19, ALL),
 	F("smap", 7_EBX, 20, ALL), F("avx512ifma", 7_EBX, 21, HOST),
 	F("clflushopt", 7_EBX, 23, HOST), F("clwb", 7_EBX, 24, HOST),
 	F("avx512cd", 7_EBX, 28, HOST), F("sha_ni", 7_EBX, 29, HOST),
@@ -88,7 +90,7 @@ static const struct feature features[] = {
 	F("kvmclock", KVM_EAX, 3, OURS), F("kvmclock_stable", KVM_EAX, 24, OURS),
 
 	F("lahf_lm", EXT_ECX, 0, ALL), F("abm", EXT_ECX, 5, ALL), F("sse4a", EXT_ECX, 6, HOST),
-	F("misalignsse", EXT_ECX, 7, HOST), F("3dnowprefetch", EXT_ECX, 8, MAY),
+	F("misalignsse", EXT_ECX, 7, HOST), F("3dnowprefetch", EXT_ECX, 8, HOST),
 
 	F("syscall", EXT_EDX, 11, ALL), F("nx", EXT_EDX, 20, ALL),
 	F("pdpe1gb", EXT_EDX, 26, ALL), F("rdtscp", EXT_EDX, 27, ALL), F("lm", EXT_EDX, 29, ALL),
@@ -407,14 +409,27 @@ void cpu_model_features(const struct cpu_model *m, struct buf *out)
 	}
 }
 
-static bool model_has(const struct cpu_model *m, const char *name, size_t len)
+static const struct feature *find_feature(const char *name, size_t len)
 {
 	for (unsigned i = 0; i < ARRAY_LEN(features); i++) {
 		if (strlen(features[i].name) == len &&
 		    !memcmp(features[i].name, name, len))
-			return has(m->word, &features[i]);
+			return &features[i];
 	}
-	return false;
+	return NULL;
+}
+
+void cpu_feature_words(const char *names, uint32_t word[CPUID_NR_WORDS])
+{
+	memset(word, 0, CPUID_NR_WORDS * sizeof(*word));
+	while (*names) {
+		size_t len = strcspn(names, " ");
+		const struct feature *f = find_feature(names, len);
+
+		if (f)
+			word[f->word] |= 1u << f->bit;
+		names += len + (names[len] == ' ');
+	}
 }
 
 unsigned cpu_model_missing(const struct cpu_model *m, const char *names,
@@ -424,8 +439,9 @@ unsigned cpu_model_missing(const struct cpu_model *m, const char *names,
 
 	while (*names) {
 		size_t len = strcspn(names, " ");
+		const struct feature *f = find_feature(names, len);
 
-		if (len && !model_has(m, names, len)) {
+		if (len && !(f && has(m->word, f))) {
 			buf_addf(missing, n ? " %.*s" : "%.*s", (int)(len < 64 ? len : 64), names);
 			n++;
 		}

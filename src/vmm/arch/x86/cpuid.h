@@ -63,6 +63,11 @@ void cpu_model_query(const struct cpu_model *m, unsigned apic_id, uint32_t leaf,
 		     uint32_t subleaf, uint32_t out[4]);
 /* Space-separated names of the model's features, appended. */
 void cpu_model_features(const struct cpu_model *m, struct buf *out);
+/*
+ * The words of a feature list.  A restore gives cpu_model_init() what the backend
+ * can AND these, so that the guest sees what it saw before and nothing newer.
+ */
+void cpu_feature_words(const char *names, uint32_t word[CPUID_NR_WORDS]);
 /* Names in `features` that `m` lacks are appended to `missing`; their number. */
 unsigned cpu_model_missing(const struct cpu_model *m, const char *features,
 			   struct buf *missing);
