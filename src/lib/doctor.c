@@ -1,0 +1,157 @@
+// SPDX-License-Identifier: MIT
+/*
+ * doctor.c - looks the host over: what a VM needs, each with what to do when it
+ * is not there.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/statvfs.h>
+#include <sys/sysinfo.h>
+#include <sys/utsname.h>
+#include <unistd.h>
+
+#include "base/io.h"
+#include "base/util.h"
+#include "lib/install.h"
+#include "lib/vm.h"
+
+#define SPACE_MIN (2 * GIB)
+
+struct doctor {
+	int (*each)(const struct mn_finding *f, void *arg);
+	void *arg;
+	int ret;
+};
+
+static void find(struct doctor *d, enum mn_finding_level level, const char *check,
+		 const char *fix, const char *fmt, ...)
+	__attribute__((format(printf, 5, 6)));
+
+static void find(struct doctor *d, enum mn_finding_level level, const char *check,
+		 const char *fix, const char *fmt, ...)
+{
+	struct mn_finding f = { .level = level, .check = check, .fix = fix };
+	char what[512];
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(what, sizeof(what), fmt, ap);
+	va_end(ap);
+	f.what = what;
+	if (!d->ret)
+		d->ret = d->each(&f, d->arg);
+}
+
+static void check_host(struct doctor *d)
+{
+	struct utsname u;
+
+	uname(&u);
+	if (strcmp(u.machine, "x86_64"))
+		find(d, MN_FINDING_FAIL, "host", "use an x86-64 host",
+		     "the host is %s; x86_64 is needed", u.machine);
+	else
+		find(d, MN_FINDING_OK, "host", NULL, "Linux %s on %s", u.release,
+		     u.machine);
+}
+
+/* Whether /dev/kvm opens; whether it also runs guests is the VMM's probe. */
+static void check_kvm(struct doctor *d)
+{
+	cleanup(io_closep) int fd = open("/dev/kvm", O_RDWR | O_CLOEXEC);
+
+	if (fd >= 0)
+		find(d, MN_FINDING_OK, "kvm", NULL,
+		     "/dev/kvm opens; it is probed before each VM that uses it");
+	else if (errno == EACCES)
+		find(d, MN_FINDING_WARN, "kvm",
+		     "add yourself to the group kvm; until then VMs run on the software CPU",
+		     "/dev/kvm may not be opened");
+	else
+		find(d, MN_FINDING_OK, "kvm", NULL,
+		     "no /dev/kvm: VMs run on the software CPU");
+}
+
+static void check_vmm(struct doctor *d)
+{
+	const char *given = getenv("MACHINEN_VMM");
+	struct err e = ERR_INIT;
+	char path[PATH_MAX];
+
+	if (given && *given && !access(given, X_OK))
+		find(d, MN_FINDING_OK, "vmm", NULL, "%s (MACHINEN_VMM)", given);
+	else if (given && *given)
+		find(d, MN_FINDING_FAIL, "vmm", "correct or unset MACHINEN_VMM",
+		     "%s cannot be run", given);
+	else if (!home_program(path, "machinen-vmm", &e))
+		find(d, MN_FINDING_OK, "vmm", NULL, "%s", path);
+	else
+		find(d, MN_FINDING_FAIL, "vmm", "install machinen again",
+		     "%s", err_message(&e));
+}
+
+static void check_base(struct doctor *d)
+{
+	struct err e = ERR_INIT;
+	char path[PATH_MAX];
+
+	if (!base_find(path, &e))
+		find(d, MN_FINDING_OK, "base", NULL, "%s", path);
+	else
+		find(d, MN_FINDING_FAIL, "base", "run: machinen install", "%s",
+		     err_message(&e));
+}
+
+static void check_home(struct doctor *d)
+{
+	struct err e = ERR_INIT;
+	char path[PATH_MAX];
+	struct statvfs fs;
+	uint64_t left;
+	int ret = home_registry(path, &e);
+
+	if (ret || access(path, W_OK) || statvfs(path, &fs) < 0) {
+		find(d, MN_FINDING_FAIL, "home", "set MACHINEN_HOME to a directory of yours",
+		     "%s", ret ? err_message(&e) : "MACHINEN_HOME cannot be written to");
+		return;
+	}
+	left = fs.f_bavail * fs.f_frsize;
+	find(d, left < SPACE_MIN ? MN_FINDING_WARN : MN_FINDING_OK, "space",
+	     left < SPACE_MIN ? "make room, or set MACHINEN_HOME to another file system" : NULL,
+	     "%llu MiB free for VMs in %s", (unsigned long long)(left / MIB), path);
+}
+
+static void check_memory(struct doctor *d)
+{
+	struct sysinfo si;
+	uint64_t total;
+
+	if (sysinfo(&si) < 0)
+		return;
+	total = si.totalram * (uint64_t)si.mem_unit;
+	find(d, total < GIB ? MN_FINDING_WARN : MN_FINDING_OK, "memory",
+	     total < GIB ? "use --memory 512 and one VM at a time" : NULL,
+	     "%llu MiB of memory, %ld CPUs", (unsigned long long)(total / MIB),
+	     sysconf(_SC_NPROCESSORS_ONLN));
+}
+
+int mn_doctor(int (*each)(const struct mn_finding *f, void *arg), void *arg,
+	      struct mn_error *err)
+{
+	struct doctor d = { .each = each, .arg = arg };
+	struct err e = ERR_INIT;
+
+	check_host(&d);
+	check_kvm(&d);
+	check_vmm(&d);
+	check_base(&d);
+	check_home(&d);
+	check_memory(&d);
+	if (d.ret < 0)
+		err_set(&e, -d.ret, "stopped by the caller");
+	return lib_return(err, &e, d.ret);
+}

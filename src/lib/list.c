@@ -1,0 +1,158 @@
+// SPDX-License-Identifier: MIT
+/*
+ * list.c - what runs: status of one VM, a walk over all, and gc.
+ *
+ * A VMM that does not answer within a second is listed all the same, as
+ * "unresponsive": a list that hangs on one bad VM is of no use.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "base/io.h"
+#include "base/json.h"
+#include "base/util.h"
+#include "lib/vm.h"
+#include "proto/ctl.h"
+
+#define ASK_MS 1000
+
+static void take_port(struct mn_status *st, const json_t *p)
+{
+	struct mn_port *to = &st->port[st->nr_ports];
+
+	if (st->nr_ports == ARRAY_LEN(st->port))
+		return;
+	snprintf(to->host_addr, sizeof(to->host_addr), "%s",
+		 json_str_opt(p, "host_addr", "", NULL));
+	to->host_port = (uint16_t)json_int_opt(p, "host_port", 0, 65535, 0, NULL);
+	to->guest_port = (uint16_t)json_int_opt(p, "guest_port", 0, 65535, 0, NULL);
+	to->udp = !strcmp(json_str_opt(p, "proto", "tcp", NULL), "udp");
+	st->nr_ports++;
+}
+
+static int ask(int dir, json_t **answer)
+{
+	cleanup(json_putp) json_t *req = json_pack("{s:s}", "op", "status");
+	struct timeval limit = { .tv_usec = (ASK_MS - 1) * 1000 };
+	struct err err = ERR_INIT;
+	int fd = socket_connect(dir, "control", SOCK_SEQPACKET, &err);
+	int ret = fd < 0 ? fd : 0;
+
+	if (!ret) {
+		setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit));
+		ret = ctl_call(fd, req, NULL, 0, NULL, NULL, answer, &err);
+	}
+	io_close(fd);
+	return ret;
+}
+
+/* What only the VMM knows. */
+static void fill_deep(struct mn_status *st, int dir)
+{
+	cleanup(json_putp) json_t *a = NULL;
+	json_t *p;
+	size_t i;
+
+	if (ask(dir, &a)) {
+		strcpy(st->state, "unresponsive");
+		return;
+	}
+	snprintf(st->state, sizeof(st->state), "%s",
+		 json_str_opt(a, "state", "running", NULL));
+	snprintf(st->accel, sizeof(st->accel), "%s",
+		 json_str_opt(a, "accel", st->accel, NULL));
+	json_array_foreach(json_arr_opt(a, "ports", NULL), i, p)
+		take_port(st, p);
+}
+
+static void fill(struct mn_status *st, const struct reg_vm *vm)
+{
+	st->pid = vm->id.pid;
+	snprintf(st->name, sizeof(st->name), "%s", vm->name);
+	snprintf(st->forked_from, sizeof(st->forked_from), "%s", vm->forked_from);
+	snprintf(st->image, sizeof(st->image), "%s", vm->image);
+	snprintf(st->accel, sizeof(st->accel), "%s",
+		 strcmp(vm->accel, "auto") ? vm->accel : "");
+	strcpy(st->state, "running");
+	st->started_at_ms = vm->started_at_ms;
+	st->uptime_ms = proc_uptime_ms(&vm->id);
+	st->rss_bytes = proc_rss(vm->id.pid);
+	st->ceiling_mib = vm->memory_mib;
+	st->cpus = vm->cpus;
+}
+
+int mn_vm_status(struct mn_vm *vm, bool deep, struct mn_status *out,
+		 struct mn_error *err)
+{
+	struct mn_status st = { .size = sizeof(st) };
+	struct err e = ERR_INIT;
+
+	if (proc_wait(vm->pidfd, 0) > 0)
+		return lib_return(err, &e, err_code(&e, ERR_REGISTRY_VM_NOT_FOUND,
+						    ESRCH, "VM %d has ended",
+						    vm->reg.id.pid));
+	fill(&st, &vm->reg);
+	if (deep)
+		fill_deep(&st, vm->dir);
+	st.size = out->size;
+	memcpy(out, &st, MIN(out->size, sizeof(st)));
+	return 0;
+}
+
+struct walk {
+	struct registry *r;
+	bool deep;
+	int (*each)(const struct mn_status *st, void *arg);
+	void *arg;
+};
+
+static int list_one(const struct reg_vm *vm, enum proc_state state, void *arg)
+{
+	struct mn_status st = { .size = sizeof(st) };
+	struct walk *w = arg;
+
+	if (state != PROC_LIVE) {
+		registry_remove(w->r, vm);
+		return 0;
+	}
+	fill(&st, vm);
+	if (w->deep) {
+		cleanup(io_closep) int dir = registry_vm_dir(w->r, vm->id.pid);
+
+		if (dir >= 0)
+			fill_deep(&st, dir);
+	}
+	return w->each(&st, w->arg);
+}
+
+int mn_list(bool deep, int (*each)(const struct mn_status *st, void *arg),
+	    void *arg, struct mn_error *err)
+{
+	struct registry r;
+	struct walk w = { .r = &r, .deep = deep, .each = each, .arg = arg };
+	struct err e = ERR_INIT;
+	int ret = registry_open(&r, &e);
+
+	if (!ret) {
+		ret = registry_each(&r, list_one, &w, &e);
+		registry_close(&r);
+	}
+	return lib_return(err, &e, ret);
+}
+
+int mn_gc(bool dry_run, int (*each)(const char *what, const char *path, void *arg),
+	  void *arg, struct mn_error *err)
+{
+	struct registry r;
+	struct err e = ERR_INIT;
+	int ret = registry_open(&r, &e);
+
+	if (!ret) {
+		ret = registry_gc(&r, dry_run, each, arg, &e);
+		registry_close(&r);
+	}
+	return lib_return(err, &e, ret);
+}
