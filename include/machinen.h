@@ -122,6 +122,7 @@ enum mn_event_type {
 	MN_EVENT_CONSOLE,	/* data, len: the guest's console */
 	MN_EVENT_STDOUT,	/* data, len: of a command in the guest */
 	MN_EVENT_STDERR,
+	MN_EVENT_STDIN,		/* what was read for a command, before it is sent */
 };
 
 struct mn_event {
@@ -230,6 +231,7 @@ struct mn_status {
 	char name[256];			/* "" when unnamed */
 	char forked_from[256];		/* "" when not */
 	char image[512];
+	char directory[4096];		/* its files */
 	char accel[16];			/* "kvm", "soft", "" when not known */
 	char state[16];			/* "running", "paused", "unresponsive" */
 	int64_t started_at_ms;		/* since the epoch */
@@ -271,7 +273,7 @@ struct mn_exec {
 	bool use_stdin;			/* feed stdin_fd; else it is empty */
 	int stdin_fd;			/* borrowed */
 	uint64_t timeout_ms;		/* 0: none */
-	mn_event_fn event;		/* MN_EVENT_STDOUT and MN_EVENT_STDERR */
+	mn_event_fn event;		/* MN_EVENT_STDOUT, _STDERR and _STDIN */
 	void *event_arg;
 };
 

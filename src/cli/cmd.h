@@ -10,6 +10,7 @@
 
 #include <jansson.h>
 #include <stdbool.h>
+#include <sys/types.h>
 
 #include "base/opt.h"
 #include "machinen.h"
@@ -69,10 +70,21 @@ void progress_end(struct progress *p);
 /*
  * Runs a command with stdin, stdout and stderr passed through; forwards SIGINT,
  * SIGTERM, SIGHUP, and with cfg->tty makes the terminal raw and follows its size.
- * 0 with *status, or the error's exit status.
+ * With detach_keys, Ctrl-] twice leaves the command to itself.  0 with *status, or
+ * the error's exit status.
  */
-int terminal_exec(struct mn_vm *vm, struct mn_exec *cfg, int *status);
+int terminal_exec(struct mn_vm *vm, struct mn_exec *cfg, bool detach_keys,
+		  int *status);
 /* Both stdin and stdout are terminals. */
 bool terminal_both(void);
+
+
+/* --- console.c: the console's log ----------------------------------------- */
+
+/* Copies from `at` to the end to stdout; the new place, -1 when stdout is gone. */
+off_t console_copy(int fd, off_t at);
+/* Where the last lines begin. */
+off_t console_tail(int fd, uint64_t lines);
+int console_print(struct mn_vm *vm, uint64_t lines, struct mn_error *err);
 
 #endif

@@ -76,7 +76,7 @@ static int run_main(const struct opts *o, struct mn_vm *vm)
 	cfg.argv = o->cmd.nr ? o->cmd.v : mn_vm_baked_cmd(vm);
 	cfg.tty = o->tty || terminal_both();
 	cfg.main = true;
-	ret = terminal_exec(vm, &cfg, &status);
+	ret = terminal_exec(vm, &cfg, false, &status);
 	if (ret)
 		return ret;
 	mn_vm_wait(vm, POWEROFF_MS, NULL);

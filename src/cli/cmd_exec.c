@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* cmd_exec.c - machinen exec, and attach: commands in a running VM. */
+/* cmd_exec.c - machinen exec */
 #include <stdio.h>
 #include <string.h>
 
@@ -28,7 +28,7 @@ static int run(const void *v)
 	cfg.user = o->user;
 	cfg.tty = o->tty;
 	cfg.timeout_ms = o->timeout * 1000;
-	ret = terminal_exec(vm, &cfg, &status);
+	ret = terminal_exec(vm, &cfg, false, &status);
 	mn_vm_free(vm);
 	return ret ? ret : status;
 }

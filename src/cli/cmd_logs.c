@@ -2,16 +2,13 @@
 /*
  * cmd_logs.c - machinen logs
  *
- * The console's log is cut when it grows too long, so a follower that finds the
- * file shorter than its place goes back to the start.  Growth is awaited by
- * inotify, the VM's end by its process.
+ * Growth of the log is awaited by inotify; the VM's end makes no event there and
+ * is looked for twice a second.
  */
 #include <errno.h>
 #include <poll.h>
 #include <stdio.h>
-#include <string.h>
 #include <sys/inotify.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "cli/cmd.h"
@@ -22,49 +19,6 @@ struct opts {
 	bool follow;
 };
 
-#define BLOCK 65536
-
-/* Copies from `at` to the end; the new place, or -1 when stdout is gone. */
-static off_t copy_rest(int fd, off_t at)
-{
-	char data[BLOCK];
-	struct stat st;
-	ssize_t n;
-
-	if (!fstat(fd, &st) && st.st_size < at)
-		at = 0;
-	while ((n = pread(fd, data, sizeof(data), at)) > 0) {
-		if (fwrite(data, 1, (size_t)n, stdout) != (size_t)n)
-			return -1;
-		at += n;
-	}
-	return fflush(stdout) ? -1 : at;
-}
-
-/* Where the last `lines` lines begin. */
-static off_t find_tail(int fd, uint64_t lines)
-{
-	struct stat st;
-	off_t end, at;
-
-	if (fstat(fd, &st) < 0)
-		return 0;
-	for (end = at = st.st_size; at > 0; ) {
-		char data[BLOCK];
-		size_t want = at > BLOCK ? BLOCK : (size_t)at;
-
-		at -= (off_t)want;
-		if (pread(fd, data, want, at) != (ssize_t)want)
-			return 0;
-		for (size_t i = want; i--; )
-			if (data[i] == '\n' && at + (off_t)i + 1 < end && !lines--)
-				return at + (off_t)i + 1;
-			else if (data[i] == '\n' && at + (off_t)i + 1 == end && !lines)
-				return end;
-	}
-	return 0;
-}
-
 static int follow(struct mn_vm *vm, int fd, off_t at)
 {
 	int in = inotify_init1(IN_CLOEXEC);
@@ -73,15 +27,14 @@ static int follow(struct mn_vm *vm, int fd, off_t at)
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
 	if (in < 0 || inotify_add_watch(in, path, IN_MODIFY) < 0)
 		at = -1;
-	while (at >= 0 && (at = copy_rest(fd, at)) >= 0) {
+	while (at >= 0 && (at = console_copy(fd, at)) >= 0) {
 		struct pollfd p = { .fd = in, .events = POLLIN };
 
-		/* the VM's end makes no event on the file: looked for now and then */
 		if (poll(&p, 1, 500) > 0) {
 			if (read(in, drop, sizeof(drop)) < 0 && errno != EINTR)
 				break;
 		} else if (mn_vm_wait(vm, 0, NULL)) {
-			copy_rest(fd, at);
+			console_copy(fd, at);
 			break;
 		}
 	}
@@ -106,11 +59,11 @@ static int run(const void *v)
 		return out_error(&err, false);
 	}
 	if (o->tail.given)
-		at = find_tail(fd, o->tail.has_value ? o->tail.value : 10);
+		at = console_tail(fd, o->tail.has_value ? o->tail.value : 10);
 	if (o->follow)
 		follow(vm, fd, at);
 	else
-		copy_rest(fd, at);
+		console_copy(fd, at);
 	close(fd);
 	mn_vm_free(vm);
 	return 0;

@@ -5,7 +5,9 @@
 #include "cli/cmd.h"
 
 #define COMMANDS(X) \
-	X(boot) X(exec) X(install) X(help)
+	X(boot) X(exec) X(attach) X(repl) X(list) X(logs) X(pause) X(resume) \
+	X(inspect) X(stop) X(gc) X(install) X(doctor) X(agent_context) \
+	X(completion) X(complete) X(feedback) X(help)
 
 #define X(name) extern const struct cmd cmd_##name;
 COMMANDS(X)

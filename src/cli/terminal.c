@@ -26,6 +26,12 @@ static struct {
 	volatile sig_atomic_t got;	/* last signal that was forwarded */
 } now;
 
+struct keys {
+	bool on;	/* Ctrl-] twice leaves */
+	bool seen;	/* the last byte was one */
+	bool left;
+};
+
 static void on_signal(int signo)
 {
 	struct mn_session *s = now.session;
@@ -44,14 +50,14 @@ static void on_signal(int signo)
 		mn_exec_signal(s, signo);
 }
 
-static void catch_signals(bool tty, struct sigaction old[4])
+static void catch_signals(bool tty)
 {
 	static const int signals[] = { SIGINT, SIGTERM, SIGHUP, SIGWINCH };
 	struct sigaction sa = { .sa_handler = on_signal, .sa_flags = SA_RESTART };
 
 	for (int i = 0; i < 4; i++)
 		if (signals[i] != SIGWINCH || tty)
-			sigaction(signals[i], &sa, &old[i]);
+			sigaction(signals[i], &sa, NULL);
 }
 
 static int write_all(int fd, const char *data, size_t len)
@@ -69,8 +75,27 @@ static int write_all(int fd, const char *data, size_t len)
 	return 0;
 }
 
+/* Looks for the key twice in a row, also across two reads. */
+static int look_for_keys(struct keys *k, const unsigned char *data, size_t len)
+{
+	for (size_t i = 0; i < len; i++) {
+		bool key = data[i] == DETACH_KEY;
+
+		if (key && k->seen) {
+			k->left = true;
+			return -ECANCELED;
+		}
+		k->seen = key;
+	}
+	return 0;
+}
+
 static int on_event(const struct mn_event *ev, void *arg)
 {
+	struct keys *k = arg;
+
+	if (ev->type == MN_EVENT_STDIN && k->on)
+		return look_for_keys(k, ev->data, ev->len);
 	if (ev->type == MN_EVENT_STDOUT)
 		return write_all(1, ev->data, ev->len);
 	if (ev->type == MN_EVENT_STDERR)
@@ -118,9 +143,10 @@ static int failed(const struct mn_error *err)
 	       err->num == EACCES ? 126 : 127;
 }
 
-int terminal_exec(struct mn_vm *vm, struct mn_exec *cfg, int *status)
+int terminal_exec(struct mn_vm *vm, struct mn_exec *cfg, bool detach_keys,
+		  int *status)
 {
-	struct sigaction old[4];
+	struct keys keys = { .on = detach_keys };
 	struct mn_error err = { .code = MN_OK };
 	struct mn_session *s;
 	struct mn_exit end;
@@ -131,6 +157,7 @@ int terminal_exec(struct mn_vm *vm, struct mn_exec *cfg, int *status)
 	cfg->use_stdin = true;
 	cfg->stdin_fd = 0;
 	cfg->event = on_event;
+	cfg->event_arg = &keys;
 	if (cfg->tty)
 		set_tty(cfg);
 	ret = mn_exec_start(vm, cfg, &s, &err);
@@ -138,7 +165,7 @@ int terminal_exec(struct mn_vm *vm, struct mn_exec *cfg, int *status)
 		return failed(&err);
 	now.got = 0;
 	now.session = s;
-	catch_signals(cfg->tty, old);
+	catch_signals(cfg->tty);
 	if (cfg->tty)
 		raw = make_raw(&saved);
 	ret = mn_exec_wait(s, &end, &err);
@@ -146,6 +173,12 @@ int terminal_exec(struct mn_vm *vm, struct mn_exec *cfg, int *status)
 		tcsetattr(0, TCSADRAIN, &saved);
 	now.session = NULL;
 	mn_exec_free(s);
+	if (keys.left) {
+		fputs("\n", stderr);
+		out_note("left; the VM runs on");
+		*status = 0;
+		return 0;
+	}
 	if (ret)
 		return failed(&err);
 	*status = end.status;

@@ -8,15 +8,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <linux/fs.h>
-#include <sys/ioctl.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/err.h"
 #include "base/io.h"
 #include "base/util.h"
 #include "image/cache.h"
+#include "layer/layer.h"
 #include "lib/install.h"
 #include "lib/vm.h"
 
@@ -53,43 +51,19 @@ static int disk_size(struct booting *b, const struct image_info *info,
 	return 0;
 }
 
-/* Copies what the base's file holds; holes stay holes. */
-static int copy_sparse(int from, int to)
-{
-	off_t at = 0, end;
-
-	if (!ioctl(to, FICLONE, from))
-		return 0;
-	while ((at = lseek(from, at, SEEK_DATA)) >= 0) {
-		off_t out = at;
-
-		end = lseek(from, at, SEEK_HOLE);
-		while (at < end) {
-			ssize_t n = copy_file_range(from, &at, to, &out,
-						    (size_t)(end - at), 0);
-
-			if (n <= 0)
-				return n ? -errno : -EIO;
-		}
-	}
-	return errno == ENXIO ? 0 : -errno;
-}
-
-/* The file that takes this VM's writes. */
+/* The layer that takes this VM's writes: a header now, clusters as they come. */
 static int boot_layer(struct booting *b, struct spec_disk *d, int base)
 {
-	int fd = openat(b->vm->dir, "root.disk",
+	int fd = openat(b->vm->dir, "root.layer",
 			O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-	int ret = fd < 0 ? -errno : copy_sparse(base, fd);
+	int ret = fd < 0 ? -errno : layer_create(fd, base, true, d->size, b->err);
 
-	if (!ret && ftruncate(fd, (off_t)d->size) < 0)
-		ret = -errno;
 	if (ret) {
 		io_close(fd);
 		return lib_host_err(b->err, ret, b->reg.path, "cannot make a disk in");
 	}
-	d->nr_layers = 1;
-	return booting_role(b, fd, "root.0");
+	d->nr_layers = 2;
+	return booting_role(b, fd, "root.1");
 }
 
 int boot_disk(struct booting *b)
@@ -115,6 +89,10 @@ int boot_disk(struct booting *b)
 	disk.info.config = (struct image_config){ .cmd = NULL };
 	if (!ret)
 		ret = boot_layer(b, d, disk.fd);
+	if (!ret) {
+		ret = booting_role(b, disk.fd, "root.0");
+		disk.fd = -1;
+	}
 	cache_disk_done(&disk);
 	if (!ret && b->cfg->need_cmd && !b->cfg->cmd && !b->vm->config.cmd)
 		ret = err_code(b->err, ERR_BOOT_CMD_MISSING, EINVAL,

@@ -70,6 +70,10 @@ static void fill_deep(struct mn_status *st, int dir)
 
 static void fill(struct mn_status *st, const struct reg_vm *vm)
 {
+	char path[PATH_MAX];
+
+	if (!home_registry(path, NULL))
+		lib_path(st->directory, NULL, "%s/%d", path, vm->id.pid);
 	st->pid = vm->id.pid;
 	snprintf(st->name, sizeof(st->name), "%s", vm->name);
 	snprintf(st->forked_from, sizeof(st->forked_from), "%s", vm->forked_from);

@@ -179,19 +179,28 @@ static int take_order(struct mn_session *s, struct err *err)
 	return 0;
 }
 
-static void take_stdin(struct mn_session *s)
+static int output(struct mn_session *s, enum mn_event_type type,
+		  const void *data, size_t len)
+{
+	struct mn_event ev = { .type = type, .data = data, .len = len };
+
+	return len && s->cfg.event ? s->cfg.event(&ev, s->cfg.event_arg) : 0;
+}
+
+static int take_stdin(struct mn_session *s)
 {
 	char data[STDIN_CHUNK];
 	ssize_t n = read(s->stdin_fd, data, MIN(sizeof(data), (size_t)s->credit));
 
 	if (n < 0 && (errno == EINTR || errno == EAGAIN))
-		return;
+		return 0;
 	if (n <= 0) {
 		s->stdin_fd = -1;
 		n = 0;
 	}
 	s->credit -= (uint32_t)n;
 	put_frame(s, AGENT_STDIN, data, (size_t)n);
+	return output(s, MN_EVENT_STDIN, data, (size_t)n);
 }
 
 static int flush_out(struct mn_session *s)
@@ -207,14 +216,6 @@ static int flush_out(struct mn_session *s)
 }
 
 /* --- what comes from the guest -------------------------------------------- */
-
-static int output(struct mn_session *s, enum mn_event_type type,
-		  const void *data, size_t len)
-{
-	struct mn_event ev = { .type = type, .data = data, .len = len };
-
-	return len && s->cfg.event ? s->cfg.event(&ev, s->cfg.event_arg) : 0;
-}
 
 static int take_frame(struct mn_session *s, enum agent_frame type,
 		      const uint8_t *data, uint32_t len, struct err *err)
@@ -315,7 +316,7 @@ static int step(struct mn_session *s, struct err *err)
 	if (p[1].revents)
 		ret = take_order(s, err);
 	if (!ret && p[2].revents)
-		take_stdin(s);
+		ret = take_stdin(s);
 	if (!ret && p[0].revents & (POLLIN | POLLHUP | POLLERR))
 		ret = read_conn(s, err);
 	if (!ret && s->out.len && !s->ended && flush_out(s) < 0)
