@@ -77,11 +77,12 @@ static void service(struct ioapic *io, unsigned pin)
 
 void ioapic_irq(struct ioapic *io, unsigned pin, bool level)
 {
-	uint32_t bit = (uint32_t)BIT(pin);
+	uint32_t bit;
 	bool rose;
 
 	if (pin >= IOAPIC_PINS)
 		return;
+	bit = 1u << pin;
 	io_lock(io);
 	rose = level && !(io->line & bit);
 	io->line = level ? io->line | bit : io->line & ~bit;
