@@ -55,6 +55,9 @@ void fp_xrstor(const struct soft_cpu *cpu, const void *image, uint64_t mask)
 
 void fp_save(struct soft_cpu *cpu)
 {
+	if (!cpu->fp_live)
+		return;
+	cpu->fp_live = false;
 	fp_xsave(cpu, cpu->xsave, cpu->host_xcr0);
 	/* They point into our stubs: not for snapshots. */
 	fp_zero(cpu->xsave + IMG_FOP, 18);
@@ -63,6 +66,9 @@ void fp_save(struct soft_cpu *cpu)
 
 void fp_load(struct soft_cpu *cpu)
 {
+	if (cpu->fp_live)
+		return;
+	cpu->fp_live = true;
 	asm volatile("stmxcsr %0"
 		     : "=m"(*(uint32_t *)(void *)(fp_of(cpu)->host + IMG_MXCSR)));
 	fp_xrstor(cpu, cpu->xsave, cpu->host_xcr0);

@@ -43,6 +43,7 @@ struct insn {
 	uint8_t cc_def;		/* in LAHF's order, OF in bit 1 */
 	uint8_t raw[15];	/* the bytes */
 	uint16_t off;		/* from the start of the block */
+	uint16_t nr;		/* instructions of the block up to this one */
 };
 _Static_assert(sizeof(struct insn) == 64, "one cache line an instruction");
 
@@ -54,6 +55,20 @@ _Static_assert(sizeof(struct insn) == 64, "one cache line an instruction");
 #define INSN_END	0x20	/* ends its block */
 #define INSN_FP		0x40	/* uses x87 or vector state */
 
+/* Where a jump to rip goes; of use while gen is the current epoch. */
+struct jump {
+	uint64_t rip, gen;
+	const struct insn *code;
+	uint64_t pad;
+};
+#define JUMP_BITS 12
+#define JUMP_SIZE (1u << JUMP_BITS)
+
+static inline unsigned jump_hash(uint64_t rip)
+{
+	return (rip ^ rip >> 12) & (JUMP_SIZE - 1);
+}
+
 /* Decoded instructions that follow each other, all in one page but the first. */
 struct block {
 	uint64_t gpa;		/* of the first byte */
@@ -62,8 +77,16 @@ struct block {
 	uint16_t nr;		/* instructions, without the one that ends it */
 	uint16_t bytes;
 	void *jit;		/* translation; jit.c */
+	bool dead;		/* its page was written: runs no more */
 	struct insn insn[];
 };
+
+/* A block of which all is in one page: a branch in that page may link it. */
+static inline bool block_can_link(const struct insn *first)
+{
+	return !((const struct block *)(const void *)
+		 ((const char *)first - offsetof(struct block, insn)))->gpa2;
+}
 
 /* The next instruction, for handlers that cannot tail call. */
 static inline const struct insn *insn_done(struct soft_cpu *cpu,
@@ -101,6 +124,9 @@ void fp_done(struct soft_cpu *cpu);
  * What cannot be decoded gets a handler that raises #UD. */
 int insn_decode(struct soft_cpu *cpu, struct insn *i, const uint8_t *p, unsigned n);
 
+/* insn.aux of branches that are far */
+#define OP_FAR 0x100
+
 /* block.c */
 int blocks_init(struct soft_cpu *cpu);
 void blocks_done(struct soft_cpu *cpu);
@@ -111,5 +137,7 @@ const struct insn *block_single(struct soft_cpu *cpu);
 /* Somebody wrote to [gpa, gpa + len): decoded code of it is dropped. */
 void block_wrote(struct soft_cpu *cpu, uint64_t gpa, uint64_t len);
 void blocks_flush(struct soft_cpu *cpu);
+/* The jump cache forgets this page of guest virtual memory. */
+void block_forget_page(struct soft_cpu *cpu, uint64_t va);
 
 #endif

@@ -65,12 +65,14 @@ struct mmu {
 	struct mmu_space space[MMU_SPACES];
 	uint64_t gen;		/* of the current address space */
 	uint64_t gen_global;	/* of global pages */
-	uint64_t next_gen, clock;
+	uint64_t next_gen, tick;
+	uint64_t rsvd;		/* page table bits above the physical width */
+	bool watching;		/* data breakpoints: nothing goes into tlb */
 	uint64_t large[4];	/* hash of 2 MiB regions with a large page cut up */
 	uint64_t exec[64];	/* hash of pages in the jump cache */
-	uint64_t rmw_va;	/* rmw_begin() to rmw_end() */
-	uint8_t *rmw_ptr;
+	uint64_t rmw_va, rmw_gpa;	/* rmw_begin() to rmw_end() */
 	uint8_t rmw_len;
+	bool rmw_bounced;
 	uint8_t bounce[64] __attribute__((aligned(64)));
 };
 
@@ -81,9 +83,7 @@ enum mmu_access {
 	ACC_PROBE = 0x200,	/* do not fault: 0 when it would */
 };
 
-/* Copies of any length; a fault leaves the destination partly written only for
- * mem_write across pages when the second page faults first is checked: both
- * are checked before a byte is written. len <= 4096. */
+/* len <= 4096.  A write that faults has written nothing. */
 void guest_read(struct soft_cpu *cpu, uint64_t va, void *dst, unsigned len);
 void guest_write(struct soft_cpu *cpu, uint64_t va, const void *src, unsigned len);
 /* Faults unless all of it can be written; marks pages dirty. */
@@ -95,6 +95,10 @@ void guest_check_write(struct soft_cpu *cpu, uint64_t va, unsigned len);
 const void *guest_read_ptr(struct soft_cpu *cpu, uint64_t va, unsigned len);
 /* The same for writing; NULL for pages with decoded code too. */
 void *guest_write_ptr(struct soft_cpu *cpu, uint64_t va, unsigned len);
+
+/* The walk; NULL only with ACC_PROBE.  Good until the next call. */
+const struct tlb2_entry *mmu_translate(struct soft_cpu *cpu, uint64_t va, unsigned acc);
+bool mmu_allowed(const struct soft_cpu *cpu, unsigned flags, unsigned acc);
 
 /* What the inline accessors below fall back to. */
 uint64_t mmu_load(struct soft_cpu *cpu, uint64_t va, unsigned len);
@@ -108,6 +112,11 @@ void sys_store(struct soft_cpu *cpu, uint64_t va, uint64_t val, unsigned len);
 
 /* Where instructions are fetched from: gpa, or #PF.  Non-RAM: UINT64_MAX. */
 uint64_t mmu_fetch(struct soft_cpu *cpu, uint64_t va, bool *global);
+/* mmu_exec_mark() notes that the jump cache has code of this page. */
+void mmu_exec_mark(struct soft_cpu *cpu, uint64_t va);
+/* Device registers and memory that is not there; bus.c of this folder. */
+uint64_t mmio_load(struct soft_cpu *cpu, uint64_t gpa, unsigned len);
+void mmio_store(struct soft_cpu *cpu, uint64_t gpa, uint64_t val, unsigned len);
 
 void mmu_init(struct soft_cpu *cpu);
 void mmu_set_cr3(struct soft_cpu *cpu, uint64_t val);	/* CR3 was written */
@@ -115,6 +124,8 @@ void mmu_flush_all(struct soft_cpu *cpu);		/* global ones too */
 void mmu_flush_local(struct soft_cpu *cpu);
 void mmu_invlpg(struct soft_cpu *cpu, uint64_t va);
 void mmu_invpcid(struct soft_cpu *cpu, unsigned type, uint16_t pcid, uint64_t va);
+/* RFLAGS.AC or CPL changed, which picks the table. */
+enum tlb_mode mmu_mode(const struct soft_cpu *cpu);
 /* Writes to this page take the slow path from now on. */
 void mmu_protect(struct soft_cpu *cpu, uint64_t gpa);
 

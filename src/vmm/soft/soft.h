@@ -32,6 +32,7 @@
 struct blocks;
 struct err;
 struct insn;
+struct jump;
 struct soft_vm;
 struct vcpu;
 
@@ -51,8 +52,12 @@ enum soft_shadow { SHADOW_NONE, SHADOW_STI, SHADOW_MOV_SS };
 
 struct soft_event {
 	uint8_t vector;
-	bool pending, has_error, soft;	/* soft: INT n and friends, rip is past */
+	bool pending, has_error;
+	bool soft;		/* INT n and friends: checks the gate's DPL */
+	bool trap;		/* no RF in the pushed flags */
+	bool external;		/* an interrupt */
 	uint32_t error;
+	uint64_t next;		/* rip to push */
 };
 
 /* Byte offset from gpr[0]: what an instruction's register operands hold. */
@@ -77,7 +82,8 @@ struct soft_cpu {
 	uint64_t gen, gen_global;	/* epochs of the jump cache; 0: none */
 	uint64_t icount;	/* instructions, counted a block at a time */
 	struct gclock_cpu time;
-	uint64_t scratch[4];	/* the translator's */
+	struct jump *jumps;	/* jump cache (insn.h); owned by blocks */
+	uint64_t scratch[3];	/* the translator's */
 
 	uint64_t cr0, cr2, cr3, cr4, cr8, efer, xcr0, dr[4], dr6, dr7;
 	struct x86_segment seg[X86_NR_SEGS];	/* fs and gs base: see above */
@@ -93,9 +99,10 @@ struct soft_cpu {
 	bool bare;		/* no delivery: soft_run() reports exceptions */
 	bool shutdown;
 	uint8_t fp_deny;	/* enum fp_class: instructions that fault now */
+	bool limited;		/* soft_run() counts instructions */
+	uint64_t run_left, run_until;
 	uint64_t pending_db;	/* DR6 bits of a debug trap after this instruction */
 	void *jmp[5];		/* __builtin_setjmp of the run loop */
-	void *jmp_fault[5];	/* inner one, for handlers that must clean up */
 
 	struct mmu mmu;
 	struct blocks *blocks;	/* owned; block.c */
@@ -113,9 +120,9 @@ struct soft_cpu {
 			 code_hits, flushes;
 	} stat;
 
+	bool fp_live;		/* guest FP state is in the host's registers */
 	uint64_t host_xcr0;	/* components that fp_save() and fp_load() move */
 	uint8_t xsave[X86_XSAVE_SIZE] __attribute__((aligned(64)));	/* guest's */
-	uint8_t host_fp[512] __attribute__((aligned(64)));
 };
 
 #define SOFT_HITS 64
@@ -148,7 +155,20 @@ _Noreturn void cpu_ud(struct soft_cpu *cpu);	/* #UD */
 _Noreturn void cpu_gp(struct soft_cpu *cpu);	/* #GP(0) */
 _Noreturn void cpu_nm(struct soft_cpu *cpu);	/* #NM */
 
-/* Moves guest FP state out of and into the host's registers; not nested. */
+_Noreturn void cpu_soft_int(struct soft_cpu *cpu, unsigned vector, unsigned len);
+/* Delivers cpu->event through the IDT; except.c. */
+void event_deliver(struct soft_cpu *cpu);
+/* TF, DR7, limited or shadow changed. */
+void cpu_update_stepping(struct soft_cpu *cpu);
+void cpu_set_shadow(struct soft_cpu *cpu, enum soft_shadow s);
+
+/* #GP or #SS for an address that is not canonical. */
+_Noreturn void cpu_noncanonical(struct soft_cpu *cpu, unsigned acc);
+/* Data breakpoints (DR7): notes a debug trap for after this instruction. */
+void debug_watch(struct soft_cpu *cpu, uint64_t va, unsigned len, bool write);
+
+/* Moves guest FP state out of the host's registers and back.  fp_live tells
+ * where it is; saving what is saved and loading what is loaded do nothing. */
 void fp_save(struct soft_cpu *cpu);
 void fp_load(struct soft_cpu *cpu);
 /* After CR0, CR4 or XCR0 changed. */
@@ -157,13 +177,23 @@ void fp_mode_changed(struct soft_cpu *cpu);
 void fp_sanitise(struct soft_cpu *cpu);
 
 uint64_t rflags_get(const struct soft_cpu *cpu);
-void rflags_set(struct soft_cpu *cpu, uint64_t v);
+/* Only bits in mask; then look at attention: an interrupt may be due. */
+void rflags_set(struct soft_cpu *cpu, uint64_t v, uint64_t mask);
 /* After CPL, RFLAGS.AC, CR0, CR3, CR4 or EFER changed. */
 void cpu_mode_changed(struct soft_cpu *cpu);
 uint64_t cpu_tsc(const struct soft_cpu *cpu);
 
 void soft_get_state(struct soft_cpu *cpu, struct x86_state *s);
 int soft_set_state(struct soft_cpu *cpu, const struct x86_state *s, struct err *err);
+
+/* cpu.c: alloc, then init; done frees what init made.  Reset state is long mode
+ * with nothing mapped. */
+struct soft_cpu *soft_cpu_alloc(void);
+int soft_cpu_init(struct soft_cpu *cpu, struct soft_vm *svm, unsigned id,
+		  const struct cpu_model *model);
+void soft_cpu_done(struct soft_cpu *cpu);
+/* accel->cpuid_can */
+void soft_cpuid_can(uint32_t *words);
 
 /* --- bare CPUs, for tests ---------------------------------------------------- */
 
@@ -172,6 +202,7 @@ struct soft_cpu *soft_new(struct mem *mem, const struct cpu_model *model);
 void soft_free(struct soft_cpu *cpu);
 
 enum soft_stop {
+	SOFT_STOP_KICK,
 	SOFT_STOP_COUNT,	/* max instructions done */
 	SOFT_STOP_RIP,		/* about to execute `until` */
 	SOFT_STOP_EXCEPTION,	/* cpu->event; only when cpu->bare */
@@ -179,8 +210,8 @@ enum soft_stop {
 	SOFT_STOP_SHUTDOWN,
 };
 /*
- * Runs up to max instructions, or until rip is `until` (ignored when 0).  max 0:
- * no limit, whole blocks at full speed and `until` looked at between blocks.
+ * Runs up to max instructions, or until rip is `until` (both ignored when 0), one
+ * at a time.  With neither it runs blocks at full speed, until HLT or a fault.
  */
 enum soft_stop soft_run(struct soft_cpu *cpu, uint64_t max, uint64_t until);
 

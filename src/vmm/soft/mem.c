@@ -1,0 +1,301 @@
+// SPDX-License-Identifier: MIT
+/*
+ * mem.c - data accesses that miss the first-level TLB: fills, accesses across a
+ * page's end, pages with decoded code, data breakpoints, device registers.
+ *
+ * An access of two pages is translated in full before a byte is moved.  The
+ * order of the faults is that of the addresses.
+ */
+#include "vmm/soft/insn.h"
+
+/* A resolved piece of an access that lies in one page. */
+struct piece {
+	uint64_t gpa;
+	bool ram;
+	unsigned len;
+};
+
+static void fill(struct soft_cpu *cpu, enum tlb_mode mode, uint64_t va,
+		 const struct tlb2_entry *t, unsigned sys)
+{
+	unsigned at = va >> PAGE_SHIFT & (TLB_SIZE - 1);
+	struct tlb_entry *e = &cpu->mmu.tlb[mode][at];
+	uint64_t page = va & PAGE_MASK;
+
+	cpu->stat.tlb_fill++;
+	e->addend = (uint64_t)(cpu->mem->base + t->gpa) - page;
+	e->gpa = t->gpa | !!(t->flags & WALK_GLOBAL);
+	e->rtag = page;
+	e->wtag = TLB_NONE;
+	if ((t->flags & PTE_D) && mmu_allowed(cpu, t->flags, ACC_WRITE | sys) &&
+	    !__atomic_load_n(&cpu->mem->code[t->gpa >> PAGE_SHIFT], __ATOMIC_ACQUIRE))
+		e->wtag = page;
+	cpu->mmu.used[mode][at >> 6] |= 1ull << (at & 63);
+}
+
+static void resolve(struct soft_cpu *cpu, uint64_t va, unsigned len, unsigned acc,
+		    struct piece *p)
+{
+	const struct tlb2_entry *t = mmu_translate(cpu, va, acc);
+	unsigned sys = acc & ACC_SYSTEM;
+
+	p->gpa = t->gpa | (va & ~PAGE_MASK);
+	p->ram = t->flags & WALK_RAM;
+	p->len = len;
+	if (p->ram && !cpu->mmu.watching)
+		fill(cpu, sys ? TLB_KERNEL : mmu_mode(cpu), va, t, sys);
+}
+
+/* One or two pieces; their number. */
+static unsigned resolve_all(struct soft_cpu *cpu, uint64_t va, unsigned len,
+			    unsigned acc, struct piece p[2])
+{
+	unsigned first = PAGE_SIZE - (va & ~PAGE_MASK);
+
+	if (unlikely(cpu->mmu.watching) && !(acc & ACC_SYSTEM))
+		debug_watch(cpu, va, len, acc & ACC_WRITE);
+	if (len <= first) {
+		resolve(cpu, va, len, acc, &p[0]);
+		return 1;
+	}
+	resolve(cpu, va, first, acc, &p[0]);
+	resolve(cpu, va + first, len - first, acc, &p[1]);
+	return 2;
+}
+
+static void copy(void *dst, const void *src, unsigned long n)
+{
+	__asm__ volatile("rep movsb" : "+D"(dst), "+S"(src), "+c"(n) : : "memory");
+}
+
+static void piece_read(struct soft_cpu *cpu, const struct piece *p, uint8_t *dst)
+{
+	if (p->ram) {
+		copy(dst, cpu->mem->base + p->gpa, p->len);
+		return;
+	}
+	for (unsigned done = 0; done < p->len;) {
+		unsigned n = MIN(p->len - done, 8u);
+		uint64_t v = mmio_load(cpu, p->gpa + done, n);
+
+		copy(dst + done, &v, n);
+		done += n;
+	}
+}
+
+static void piece_write(struct soft_cpu *cpu, const struct piece *p,
+			const uint8_t *src)
+{
+	if (p->ram) {
+		copy(cpu->mem->base + p->gpa, src, p->len);
+		if (__atomic_load_n(&cpu->mem->code[p->gpa >> PAGE_SHIFT], __ATOMIC_ACQUIRE))
+			block_wrote(cpu, p->gpa, p->len);
+		return;
+	}
+	for (unsigned done = 0; done < p->len;) {
+		unsigned n = MIN(p->len - done, 8u);
+		uint64_t v = 0;
+
+		copy(&v, src + done, n);
+		mmio_store(cpu, p->gpa + done, v, n);
+		done += n;
+	}
+}
+
+static void access_read(struct soft_cpu *cpu, uint64_t va, void *dst, unsigned len,
+			unsigned acc)
+{
+	struct piece p[2];
+	unsigned n = resolve_all(cpu, va, len, acc, p);
+
+	piece_read(cpu, &p[0], dst);
+	if (n > 1)
+		piece_read(cpu, &p[1], (uint8_t *)dst + p[0].len);
+}
+
+static void access_write(struct soft_cpu *cpu, uint64_t va, const void *src,
+			 unsigned len, unsigned acc)
+{
+	struct piece p[2];
+	unsigned n = resolve_all(cpu, va, len, acc, p);
+
+	piece_write(cpu, &p[0], src);
+	if (n > 1)
+		piece_write(cpu, &p[1], (const uint8_t *)src + p[0].len);
+}
+
+/*
+ * Aligned accesses to RAM are single ones: a device or kvmclock reader on
+ * another thread must not see halves.
+ */
+static bool load_ram(struct soft_cpu *cpu, const struct piece *p, uint64_t *val)
+{
+	const uint8_t *host = cpu->mem->base + p->gpa;
+
+	if (!p->ram)
+		return false;
+	switch (p->len) {
+	case 1: *val = *(const volatile uint8_t *)host; break;
+	case 2: *val = *(const volatile uint16_t *)(const void *)host; break;
+	case 4: *val = *(const volatile uint32_t *)(const void *)host; break;
+	default: *val = *(const volatile uint64_t *)(const void *)host;
+	}
+	return true;
+}
+
+static uint64_t load(struct soft_cpu *cpu, uint64_t va, unsigned len, unsigned acc)
+{
+	struct piece p[2];
+	uint64_t v = 0;
+	unsigned n = resolve_all(cpu, va, len, acc, p);
+
+	if (n == 1 && load_ram(cpu, &p[0], &v))
+		return v;
+	piece_read(cpu, &p[0], (uint8_t *)&v);
+	if (n > 1)
+		piece_read(cpu, &p[1], (uint8_t *)&v + p[0].len);
+	return v;
+}
+
+static void store(struct soft_cpu *cpu, uint64_t va, uint64_t v, unsigned len,
+		  unsigned acc)
+{
+	struct piece p[2];
+	unsigned n = resolve_all(cpu, va, len, acc | ACC_WRITE, p);
+	uint8_t *host = cpu->mem->base + p[0].gpa;
+
+	if (n > 1 || !p[0].ram) {
+		piece_write(cpu, &p[0], (uint8_t *)&v);
+		if (n > 1)
+			piece_write(cpu, &p[1], (uint8_t *)&v + p[0].len);
+		return;
+	}
+	switch (len) {
+	case 1: *(volatile uint8_t *)host = v; break;
+	case 2: *(volatile uint16_t *)(void *)host = v; break;
+	case 4: *(volatile uint32_t *)(void *)host = v; break;
+	default: *(volatile uint64_t *)(void *)host = v;
+	}
+	if (__atomic_load_n(&cpu->mem->code[p[0].gpa >> PAGE_SHIFT], __ATOMIC_ACQUIRE))
+		block_wrote(cpu, p[0].gpa, len);
+}
+
+uint64_t mmu_load(struct soft_cpu *cpu, uint64_t va, unsigned len)
+{
+	return load(cpu, va, len, ACC_READ);
+}
+
+void mmu_store(struct soft_cpu *cpu, uint64_t va, uint64_t val, unsigned len)
+{
+	store(cpu, va, val, len, 0);
+}
+
+uint64_t sys_load(struct soft_cpu *cpu, uint64_t va, unsigned len)
+{
+	const struct tlb_entry *e =
+		&cpu->mmu.tlb[TLB_KERNEL][va >> PAGE_SHIFT & (TLB_SIZE - 1)];
+
+	if (len == 8 && ((va + 7) & PAGE_MASK) == e->rtag)
+		return *(volatile uint64_t *)(e->addend + va);
+	return load(cpu, va, len, ACC_SYSTEM);
+}
+
+void sys_store(struct soft_cpu *cpu, uint64_t va, uint64_t val, unsigned len)
+{
+	const struct tlb_entry *e =
+		&cpu->mmu.tlb[TLB_KERNEL][va >> PAGE_SHIFT & (TLB_SIZE - 1)];
+
+	if (len == 8 && ((va + 7) & PAGE_MASK) == e->wtag)
+		*(volatile uint64_t *)(e->addend + va) = val;
+	else
+		store(cpu, va, val, len, ACC_SYSTEM);
+}
+
+void guest_read(struct soft_cpu *cpu, uint64_t va, void *dst, unsigned len)
+{
+	access_read(cpu, va, dst, len, ACC_READ);
+}
+
+void guest_write(struct soft_cpu *cpu, uint64_t va, const void *src, unsigned len)
+{
+	access_write(cpu, va, src, len, ACC_WRITE);
+}
+
+void guest_check_write(struct soft_cpu *cpu, uint64_t va, unsigned len)
+{
+	struct piece p[2];
+
+	resolve_all(cpu, va, len, ACC_WRITE, p);
+}
+
+static const struct tlb_entry *slot(struct soft_cpu *cpu, uint64_t va)
+{
+	return &cpu->tlb[va >> PAGE_SHIFT & (TLB_SIZE - 1)];
+}
+
+const void *guest_read_ptr(struct soft_cpu *cpu, uint64_t va, unsigned len)
+{
+	const struct tlb_entry *e = slot(cpu, va);
+	struct piece p[2];
+
+	if (likely(((va + len - 1) & PAGE_MASK) == e->rtag))
+		return (const void *)(e->addend + va);
+	if (resolve_all(cpu, va, len, ACC_READ, p) > 1 || !p[0].ram)
+		return NULL;
+	return cpu->mem->base + p[0].gpa;
+}
+
+void *guest_write_ptr(struct soft_cpu *cpu, uint64_t va, unsigned len)
+{
+	const struct tlb_entry *e = slot(cpu, va);
+	struct piece p[2];
+
+	if (likely(((va + len - 1) & PAGE_MASK) == e->wtag))
+		return (void *)(e->addend + va);
+	if (resolve_all(cpu, va, len, ACC_WRITE, p) > 1 || !p[0].ram ||
+	    __atomic_load_n(&cpu->mem->code[p[0].gpa >> PAGE_SHIFT], __ATOMIC_ACQUIRE))
+		return NULL;
+	return cpu->mem->base + p[0].gpa;
+}
+
+/*
+ * In plain RAM the caller works in place, so that LOCK is one; where decoded
+ * code must be dropped after it, rmw_end() does that.  Else it works on a copy.
+ */
+uint8_t *mmu_rmw(struct soft_cpu *cpu, uint64_t va, unsigned len)
+{
+	struct mmu *m = &cpu->mmu;
+	struct piece p[2];
+	unsigned n = resolve_all(cpu, va, len, ACC_WRITE, p);
+
+	if (n == 1 && p[0].ram) {
+		uint8_t *host = cpu->mem->base + p[0].gpa;
+
+		if (!__atomic_load_n(&cpu->mem->code[p[0].gpa >> PAGE_SHIFT], __ATOMIC_ACQUIRE))
+			return host;
+		m->rmw_gpa = p[0].gpa;
+		m->rmw_bounced = false;
+		m->rmw_len = len;
+		cpu->rmw_slow = true;
+		return host;
+	}
+	piece_read(cpu, &p[0], m->bounce);
+	if (n > 1)
+		piece_read(cpu, &p[1], m->bounce + p[0].len);
+	m->rmw_va = va;
+	m->rmw_bounced = true;
+	m->rmw_len = len;
+	cpu->rmw_slow = true;
+	return m->bounce;
+}
+
+void mmu_rmw_end(struct soft_cpu *cpu)
+{
+	struct mmu *m = &cpu->mmu;
+
+	cpu->rmw_slow = false;
+	if (m->rmw_bounced)
+		access_write(cpu, m->rmw_va, m->bounce, m->rmw_len, ACC_WRITE);
+	else
+		block_wrote(cpu, m->rmw_gpa, m->rmw_len);
+}

@@ -1,0 +1,268 @@
+// SPDX-License-Identifier: MIT
+/*
+ * soft.c - the software CPU as a backend of the VMM (vmm/accel.h).
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <jansson.h>
+
+#include "base/err.h"
+#include "vmm/accel.h"
+#include "vmm/soft/insn.h"
+#include "vmm/soft/soft.h"
+#include "vmm/vcpu.h"
+#include "vmm/vm.h"
+
+static bool host_has_xsave(void)
+{
+	uint32_t a = 1, b, c = 0, d;
+
+	__asm__("cpuid" : "+a"(a), "=b"(b), "+c"(c), "=d"(d));
+	return c & (1u << 27);	/* OSXSAVE */
+}
+
+static int soft_probe(struct err *err)
+{
+	if (!host_has_xsave())
+		return err_set(err, ENOTSUP,
+			       "this processor or its kernel has no XSAVE, which the software CPU needs");
+	return 0;
+}
+
+/* A device wrote to pages with decoded code. */
+static void code_hit(void *arg, gpa_t gpa, uint64_t len)
+{
+	struct soft_vm *svm = arg;
+
+	while (atomic_flag_test_and_set_explicit(&svm->hits_lock, memory_order_acquire))
+		__builtin_ia32_pause();
+	if (svm->nr_hits < SOFT_HITS)
+		svm->hits[svm->nr_hits] = (struct mem_range){ gpa, len };
+	if (svm->nr_hits <= SOFT_HITS)
+		svm->nr_hits++;
+	atomic_flag_clear_explicit(&svm->hits_lock, memory_order_release);
+	for (unsigned k = 0; k < svm->nr_cpus; k++)
+		if (svm->cpu[k])
+			soft_attention(svm->cpu[k], ATT_CODE);
+}
+
+static int soft_vm_init(struct vm *vm, struct err *err)
+{
+	struct soft_vm *svm = calloc(1, sizeof(*svm));
+
+	if (!svm)
+		return err_set(err, ENOMEM, "out of memory");
+	svm->vm = vm;
+	svm->mem = &vm->mem;
+	vm->accel_vm = svm;
+	vm->mem.code = calloc(1, vm->mem.span >> PAGE_SHIFT);
+	if (!vm->mem.code)
+		return err_set(err, ENOMEM, "out of memory");
+	vm->mem.code_hit = code_hit;
+	vm->mem.code_arg = svm;
+	gclock_init(&svm->clock, &vm->mem, gclock_host_khz(), vm->model.tsc_khz);
+	ioapic_init(&svm->ioapic, &svm->hub);
+	return 0;
+}
+
+static void soft_vm_done(struct vm *vm)
+{
+	struct soft_vm *svm = vm->accel_vm;
+
+	if (!svm)
+		return;
+	vm->mem.code_hit = NULL;
+	free(vm->mem.code);
+	vm->mem.code = NULL;
+	free(svm);
+	vm->accel_vm = NULL;
+}
+
+/* Host addresses are in the TLBs. */
+static int soft_mem_map(struct vm *vm, struct err *err)
+{
+	struct soft_vm *svm = vm->accel_vm;
+
+	for (unsigned k = 0; k < svm->nr_cpus; k++) {
+		if (!svm->cpu[k])
+			continue;
+		blocks_flush(svm->cpu[k]);
+		mmu_flush_all(svm->cpu[k]);
+	}
+	return 0;
+}
+
+static void soft_irq_set(struct vm *vm, unsigned gsi, bool level)
+{
+	struct soft_vm *svm = vm->accel_vm;
+
+	ioapic_irq(&svm->ioapic, gsi, level);
+}
+
+/* Entries are never moved, so that vCPUs may look without a lock. */
+static int soft_doorbell(struct vm *vm, gpa_t gpa, uint32_t value, int efd)
+{
+	struct soft_vm *svm = vm->accel_vm;
+	unsigned n = atomic_load(&svm->nr_doorbells), k;
+
+	for (k = 0; k < n; k++)
+		if (svm->doorbell[k].gpa == gpa && svm->doorbell[k].value == value)
+			break;
+	if (k == ARRAY_LEN(svm->doorbell))
+		return -ENOSPC;
+	svm->doorbell[k].gpa = gpa;
+	svm->doorbell[k].value = value;
+	svm->doorbell[k].efd = efd;
+	if (k == n)
+		atomic_store_explicit(&svm->nr_doorbells, n + 1, memory_order_release);
+	return 0;
+}
+
+static int soft_vcpu_init(struct vcpu *vcpu, struct err *err)
+{
+	struct soft_vm *svm = vcpu->vm->accel_vm;
+	struct soft_cpu *cpu = soft_cpu_alloc();
+
+	if (!cpu)
+		return err_set(err, ENOMEM, "out of memory");
+	vcpu->accel_vcpu = cpu;
+	cpu->vcpu = vcpu;
+	if (soft_cpu_init(cpu, svm, vcpu->id, &vcpu->vm->model) < 0)
+		return err_set(err, ENOMEM, "no memory for the software CPU's code cache");
+	svm->nr_cpus = MAX(svm->nr_cpus, vcpu->id + 1);
+	return 0;
+}
+
+static void soft_vcpu_done(struct vcpu *vcpu)
+{
+	struct soft_cpu *cpu = vcpu->accel_vcpu;
+	struct soft_vm *svm = vcpu->vm->accel_vm;
+
+	if (!cpu)
+		return;
+	if (svm)
+		svm->cpu[cpu->id] = NULL;
+	lapic_timer_stop(&cpu->lapic);
+	soft_cpu_done(cpu);
+	free(cpu);
+	vcpu->accel_vcpu = NULL;
+}
+
+/* Where a guest ended that nobody can ask any more. */
+static int describe(struct soft_cpu *cpu, struct err *err)
+{
+	char code[16 * 3 + 1] = "";
+	const struct tlb2_entry *t = mmu_translate(cpu, cpu->rip, ACC_EXEC | ACC_PROBE);
+
+	for (unsigned k = 0; t && (t->flags & WALK_RAM) && k < 16; k++) {
+		uint64_t at = (cpu->rip & ~PAGE_MASK) + k;
+
+		if (at >= PAGE_SIZE)
+			break;
+		snprintf(code + 3 * k, 4, "%02x ", cpu->mem->base[t->gpa + at]);
+	}
+	return err_set(err, EIO,
+		"the guest's CPU shut down (triple fault): exception %u error %#x at rip %#llx "
+		"code %s rsp %#llx rflags %#llx cr0 %#llx cr2 %#llx cr3 %#llx cr4 %#llx cpl %u "
+		"rax %#llx rbx %#llx rcx %#llx rdx %#llx rsi %#llx rdi %#llx rbp %#llx",
+		cpu->event.vector, cpu->event.error, (unsigned long long)cpu->rip, code,
+		(unsigned long long)cpu->gpr[X86_RSP], (unsigned long long)rflags_get(cpu),
+		(unsigned long long)cpu->cr0, (unsigned long long)cpu->cr2,
+		(unsigned long long)cpu->cr3, (unsigned long long)cpu->cr4, cpu->cpl,
+		(unsigned long long)cpu->gpr[X86_RAX], (unsigned long long)cpu->gpr[X86_RBX],
+		(unsigned long long)cpu->gpr[X86_RCX], (unsigned long long)cpu->gpr[X86_RDX],
+		(unsigned long long)cpu->gpr[X86_RSI], (unsigned long long)cpu->gpr[X86_RDI],
+		(unsigned long long)cpu->gpr[X86_RBP]);
+}
+
+static enum accel_exit soft_vcpu_run(struct vcpu *vcpu, struct err *err)
+{
+	struct soft_cpu *cpu = vcpu->accel_vcpu;
+
+	if (!cpu->lapic.has_timer && lapic_timer_start(&cpu->lapic) < 0) {
+		err_set(err, ENOTSUP, "the host has no timer for the guest's LAPIC");
+		return ACCEL_EXIT_ERROR;
+	}
+	if (soft_run(cpu, 0, 0) == SOFT_STOP_KICK)
+		return ACCEL_EXIT_KICK;
+	describe(cpu, err);
+	return ACCEL_EXIT_SHUTDOWN;
+}
+
+static void soft_vcpu_kick(struct vcpu *vcpu)
+{
+	soft_attention(vcpu->accel_vcpu, ATT_KICK);
+}
+
+static int soft_vcpu_get(struct vcpu *vcpu, struct x86_state *s, struct err *err)
+{
+	soft_get_state(vcpu->accel_vcpu, s);
+	return 0;
+}
+
+static int soft_vcpu_set(struct vcpu *vcpu, const struct x86_state *s, struct err *err)
+{
+	return soft_set_state(vcpu->accel_vcpu, s, err);
+}
+
+static int soft_board_get(struct vm *vm, struct x86_ioapic_state *ioapic,
+			  struct x86_clock_state *clock, struct err *err)
+{
+	struct soft_vm *svm = vm->accel_vm;
+
+	ioapic_get(&svm->ioapic, ioapic);
+	gclock_get(&svm->clock, clock);
+	return 0;
+}
+
+static int soft_board_set(struct vm *vm, const struct x86_ioapic_state *ioapic,
+			  const struct x86_clock_state *clock, struct err *err)
+{
+	struct soft_vm *svm = vm->accel_vm;
+
+	ioapic_set(&svm->ioapic, ioapic);
+	gclock_set(&svm->clock, clock);
+	return 0;
+}
+
+static void soft_stats(struct vm *vm, json_t *obj)
+{
+	const struct soft_vm *svm = vm->accel_vm;
+	const struct soft_cpu *cpu = svm->cpu[0];
+
+	if (!cpu)
+		return;
+	json_object_set_new(obj, "instructions", json_integer(cpu->icount));
+	json_object_set_new(obj, "decoded", json_integer(cpu->stat.decoded));
+	json_object_set_new(obj, "attention", json_integer(cpu->stat.exits));
+	json_object_set_new(obj, "interrupts", json_integer(cpu->stat.irqs));
+	json_object_set_new(obj, "exceptions", json_integer(cpu->stat.exceptions));
+	json_object_set_new(obj, "mmio", json_integer(cpu->stat.mmio));
+	json_object_set_new(obj, "port_io", json_integer(cpu->stat.pio));
+	json_object_set_new(obj, "tlb_fills", json_integer(cpu->stat.tlb_fill));
+	json_object_set_new(obj, "page_walks", json_integer(cpu->stat.tlb_walk));
+	json_object_set_new(obj, "code_writes", json_integer(cpu->stat.code_hits));
+	json_object_set_new(obj, "code_flushes", json_integer(cpu->stat.flushes));
+}
+
+const struct accel accel_soft = {
+	.name = "soft",
+	.probe = soft_probe,
+	.cpuid_can = soft_cpuid_can,
+	.vm_init = soft_vm_init,
+	.vm_done = soft_vm_done,
+	.mem_map = soft_mem_map,
+	.irq_set = soft_irq_set,
+	.doorbell = soft_doorbell,
+	.vcpu_init = soft_vcpu_init,
+	.vcpu_done = soft_vcpu_done,
+	.vcpu_run = soft_vcpu_run,
+	.vcpu_kick = soft_vcpu_kick,
+	.vcpu_get = soft_vcpu_get,
+	.vcpu_set = soft_vcpu_set,
+	.board_get = soft_board_get,
+	.board_set = soft_board_set,
+	.stats = soft_stats,
+};
