@@ -186,7 +186,7 @@ static enum op_form set_operands(struct insn *i, const ZydisDecodedInstruction *
 	enum op_form form = form_of(ops, n);
 	bool imm = false;
 
-	i->aux = n;
+	i->aux = form == FORM_I ? 0 : n;	/* a direct branch's link */
 	if (z->meta.branch_type == ZYDIS_BRANCH_TYPE_FAR)
 		i->aux = OP_FAR;
 	i->size = z->operand_width / 8;

@@ -23,7 +23,7 @@ static bool host_has_xsave(void)
 	return c & (1u << 27);	/* OSXSAVE */
 }
 
-static int soft_probe(struct err *err)
+static int soft_probe(unsigned limit_ms, struct err *err)
 {
 	if (!host_has_xsave())
 		return err_set(err, ENOTSUP,
