@@ -268,8 +268,7 @@ int insn_decode(struct soft_cpu *cpu, struct insn *i, const uint8_t *p, unsigned
 	ZyanStatus st = ZydisDecoderDecodeInstruction(&d->zydis, &ctx, p, n, &z);
 
 	if (ZYAN_SUCCESS(st))
-		st = ZydisDecoderDecodeOperands(&d->zydis, &ctx, &z, ops,
-						z.operand_count_visible);
+		st = ZydisDecoderDecodeOperands(&d->zydis, &ctx, &z, ops, z.operand_count);
 	if (!ZYAN_SUCCESS(st))
 		return bad_bytes(i, p, n, st);
 	*i = (struct insn){ .mnemonic = z.mnemonic, .len = z.length };
