@@ -56,4 +56,28 @@ int image_build(int archive_fd, int out_fd, const struct image_opts *o,
 int image_build_dir(int dir_fd, int out_fd, const struct image_opts *o,
 		    struct image_info *out, struct err *err);
 
+/*
+ * The other way: the root file system of a stopped VM becomes an archive.
+ * disk[0] is the raw base, disk[1..nr) are the layers on it; all are borrowed.
+ * The same disk content and options give the same bytes: entries are sorted,
+ * and only what ext4 and tar both mean is kept.
+ */
+struct image_export_opts {
+	const char *name;	/* its extension chooses the compression */
+	/* Put in as /machinen-config.json; NULL: as the disk has it. */
+	const struct image_config *config;
+	/*
+	 * What is newer than the newest file of the image the disk was built
+	 * from gets that file's time, so that when steps ran leaves no trace.
+	 */
+	bool clamp_times;
+	void (*progress)(void *arg, uint64_t entries);	/* may be NULL */
+	void *arg;
+};
+
+/* Entries written are returned in *entries when it is not NULL. */
+int image_export(const int *disk, unsigned nr, int out_fd,
+		 const struct image_export_opts *o, uint64_t *entries,
+		 struct err *err);
+
 #endif
