@@ -54,6 +54,7 @@ int lapic_timer_start(struct lapic *l)
 		/* The thread's stack pointer may hold a guest's value. */
 		.sa_flags = SA_SIGINFO | SA_ONSTACK,
 	};
+	sigset_t set;
 	struct sigevent ev = {
 		.sigev_notify = SIGEV_THREAD_ID,
 		.sigev_signo = TIMER_SIGNAL,
@@ -65,6 +66,10 @@ int lapic_timer_start(struct lapic *l)
 	if (sigaction(TIMER_SIGNAL, &sa, NULL) ||
 	    syscall(SYS_timer_create, CLOCK_MONOTONIC, &ev, &l->timer))
 		return -errno;
+	/* vCPU threads start with everything blocked */
+	sigemptyset(&set);
+	sigaddset(&set, TIMER_SIGNAL);
+	pthread_sigmask(SIG_UNBLOCK, &set, NULL);
 	l->has_timer = true;
 	l->armed = 0;
 	l->attention(l->arg, LAPIC_TIMER);	/* something may be running */
