@@ -58,6 +58,11 @@ static int bad_stream(struct unpack *u)
 	return worker_fail(u->w, EBADMSG, "tar stream");
 }
 
+static int entry_fail(struct unpack *u, int error)
+{
+	return worker_fail(u->w, error, u->e.name[0] ? u->e.name : u->root);
+}
+
 static int open_below(const struct unpack *u, const char *path, uint64_t flags)
 {
 	struct open_how how = {
@@ -346,7 +351,7 @@ static int write_extent(struct unpack *u, int fd, uint64_t off, uint64_t len)
 			ssize_t k = pwrite(fd, data + at, n - at, off + at);
 
 			if (k < 0 && errno != EINTR)
-				return worker_fail(u->w, errno, u->e.name);
+				return entry_fail(u, errno);
 			at += k > 0 ? k : 0;
 		}
 		off += n;
@@ -365,7 +370,7 @@ static int write_sparse(struct unpack *u, int fd)
 		return bad_stream(u);
 	ext = calloc(nr + 1, sizeof(*ext));
 	if (!ext)
-		return worker_fail(u->w, ENOMEM, u->e.name);
+		return entry_fail(u, ENOMEM);
 	for (uint64_t i = 0; !r && i < nr; i++)
 		if (!map_number(u, &ext[i][0]) || !map_number(u, &ext[i][1]) ||
 		    ext[i][0] > u->e.realsize ||
@@ -398,13 +403,13 @@ static int unpack_file(struct unpack *u, int dir, const char *base)
 	int fd = create_file(dir, base, 0600), r;
 
 	if (fd < 0)
-		return worker_fail(u->w, fd, u->e.name);
+		return entry_fail(u, fd);
 	r = u->e.sparse ? write_sparse(u, fd) :
 			  write_extent(u, fd, 0, u->e.size);
 	if (!r && u->e.sparse && ftruncate(fd, u->e.realsize))
-		r = worker_fail(u->w, errno, u->e.name);
+		r = entry_fail(u, errno);
 	if (close(fd) && !r)
-		r = worker_fail(u->w, errno, u->e.name);
+		r = entry_fail(u, errno);
 	return r;
 }
 
@@ -422,7 +427,7 @@ static int unpack_hardlink(struct unpack *u, int dir, const char *base)
 		return worker_fail(u->w, from, target);
 	unlinkat(dir, base, 0);
 	if (linkat(from, last, dir, base, 0))
-		r = worker_fail(u->w, errno, u->e.name);
+		r = entry_fail(u, errno);
 	close(from);
 	return r;
 }
@@ -437,13 +442,13 @@ static int unpack_node(struct unpack *u, int dir, const char *base)
 	unlinkat(dir, base, 0);
 	if (u->e.h.type == '2')
 		return symlinkat(u->e.link, dir, base) ?
-			worker_fail(u->w, errno, u->e.name) : 0;
+			entry_fail(u, errno) : 0;
 	for (size_t i = 0; i < ARRAY_LEN(nodes); i++)
 		if (nodes[i].type == u->e.h.type)
 			return mknodat(dir, base, nodes[i].mode | 0600,
 				       makedev(u->e.major, u->e.minor)) ?
-				worker_fail(u->w, errno, u->e.name) : 0;
-	return worker_fail(u->w, ENOTSUP, u->e.name);
+				entry_fail(u, errno) : 0;
+	return entry_fail(u, ENOTSUP);
 }
 
 static int unpack_dir(struct unpack *u, int dir, const char *base)
@@ -453,14 +458,13 @@ static int unpack_dir(struct unpack *u, int dir, const char *base)
 
 	if (mkdirat(dir, base, 0700) && (errno != EEXIST ||
 	    fstatat(dir, base, &st, 0) || !S_ISDIR(st.st_mode)))
-		return worker_fail(u->w, errno == EEXIST ? ENOTDIR : errno,
-				   u->e.name);
+		return entry_fail(u, errno == EEXIST ? ENOTDIR : errno);
 	if (u->nr_late == u->cap_late) {
 		size_t cap = u->cap_late ? u->cap_late * 2 : 64;
 
 		l = realloc(u->late, cap * sizeof(*l));
 		if (!l)
-			return worker_fail(u->w, ENOMEM, u->e.name);
+			return entry_fail(u, ENOMEM);
 		u->late = l;
 		u->cap_late = cap;
 	}
@@ -505,10 +509,10 @@ static int set_attributes(struct unpack *u, int dir, const char *base)
 		return 0;
 	if (fchownat(dir, base, u->e.uid, u->e.gid, AT_SYMLINK_NOFOLLOW) &&
 	    !geteuid())
-		return worker_fail(u->w, errno, u->e.name);
+		return entry_fail(u, errno);
 	set_xattrs(u, dir, base);
 	if (type != '2' && fchmodat(dir, base, u->e.mode & 07777, 0))
-		return worker_fail(u->w, errno, u->e.name);
+		return entry_fail(u, errno);
 	if (type != '5')
 		utimensat(dir, base, times, AT_SYMLINK_NOFOLLOW);
 	return 0;
@@ -574,7 +578,7 @@ static int unpack_entry(struct unpack *u)
 	}
 	dir = open_parent(u, u->e.name, &base);
 	if (dir < 0)
-		return worker_fail(u->w, dir, u->e.name);
+		return entry_fail(u, dir);
 	r = unpack_at(u, dir, base);
 	close(dir);
 	return r;

@@ -136,8 +136,12 @@ static void put_text(struct tree *t, const char *key, char *field, size_t size,
 	size_t len = strlen(text);
 
 	memcpy(field, text, MIN(len, size));
-	if (len > size)
-		pax_add(t, key, text, len);
+	if (len <= size)
+		return;
+	/* names are bytes: a reader must not take them for UTF-8 */
+	if (!t->pax.len)
+		pax_add(t, "hdrcharset", "BINARY", 6);
+	pax_add(t, key, text, len);
 }
 
 static void put_mtime(struct tree *t, struct tar_head *h,

@@ -146,8 +146,8 @@ int user_lookup(struct user *u, const char *spec, const char *passwd,
 	if (parse_id(name, &uid)) {
 		u->uid = uid;
 		find_passwd(u, passwd, NULL);
-	} else if (!find_passwd(u, passwd, name)) {
-		return strcmp(name, "root") ? -ENOENT : 0;
+	} else if (!find_passwd(u, passwd, name) && strcmp(name, "root")) {
+		return -ENOENT;
 	}
 	find_groups(u, group);
 	if (colon) {
