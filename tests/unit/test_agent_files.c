@@ -367,6 +367,7 @@ static int stop(void **state)
 	snprintf(cmd, sizeof(cmd), "chmod -R u+w %s; rm -rf %s",
 		 fix(state)->dir, fix(state)->dir);
 	peer_stop(&fix(state)->agent);
+	free(*state);
 	return system(cmd);
 }
 
