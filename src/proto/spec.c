@@ -571,6 +571,22 @@ int spec_fds_get(const struct spec_fds *f, const char *fmt, ...)
 	return n < 0 ? n : f->fd[n].fd;
 }
 
+void spec_fds_drop(struct spec_fds *f, const char *fmt, ...)
+{
+	char role[ROLE_MAX];
+	va_list ap;
+	int i;
+
+	va_start(ap, fmt);
+	vsnprintf(role, sizeof(role), fmt, ap);
+	va_end(ap);
+	i = find_role(f, role);
+	if (i < 0)
+		return;
+	free(f->fd[i].role);
+	f->fd[i] = f->fd[--f->nr];
+}
+
 void spec_fds_done(struct spec_fds *f)
 {
 	if (!f)

@@ -125,6 +125,9 @@ int spec_fds_add(struct spec_fds *f, int fd, const char *fmt, ...)
 /* The descriptor of a role, -ENOENT when absent. */
 int spec_fds_get(const struct spec_fds *f, const char *fmt, ...)
 	__attribute__((format(printf, 2, 3)));
+/* Forgets a role; fine when absent. */
+void spec_fds_drop(struct spec_fds *f, const char *fmt, ...)
+	__attribute__((format(printf, 2, 3)));
 void spec_fds_done(struct spec_fds *f);
 
 #endif

@@ -13,23 +13,27 @@
 #include "vmm/arch/x86/board.h"
 #include "vmm/ctl_server.h"
 #include "vmm/process.h"
+#include "vmm/snapshot.h"
 #include "vmm/vm.h"
 
 static void op_status(struct ctl_req *req)
 {
 	struct vm *vm = req->vm;
-	json_t *counters = json_object(), *o;
+	json_t *counters = json_object(), *disks = json_array(), *o;
 	uint64_t up = io_now_ns() - vm->started_ns;
 
 	if (vm->accel->stats)
 		vm->accel->stats(vm, counters);
-	o = json_pack("{s:s, s:s, s:I, s:i, s:{s:I}, s:o}",
+	for (unsigned i = 0; i < vm->spec.nr_disks; i++)
+		json_array_append_new(disks, json_pack("{s:s, s:i}", "id",
+			vm->spec.disk[i].id, "layers", vm->spec.disk[i].nr_layers));
+	o = json_pack("{s:s, s:s, s:I, s:i, s:{s:I}, s:o, s:o}",
 		      "state", vm->paused ? "paused" : "running",
 		      "accel", vm->accel->name,
 		      "uptime_ms", (json_int_t)(up / 1000000),
 		      "cpus", vm->nr_vcpus,
 		      "memory", "ceiling_mib", (json_int_t)vm->spec.memory_mib,
-		      "counters", counters);
+		      "disks", disks, "counters", counters);
 	ctl_ok(req, o);
 }
 
@@ -80,5 +84,7 @@ const struct ctl_op ctl_ops[] = {
 	{ "resume", op_resume },
 	{ "stop", op_stop },
 	{ "detach", op_detach },
+	{ "snapshot", op_snapshot },
+	{ "fork", op_fork },
 };
 const unsigned nr_ctl_ops = ARRAY_LEN(ctl_ops);

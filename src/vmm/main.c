@@ -57,7 +57,7 @@ static int run(int spec_fd)
 	buf_done(&text);
 	io_close(spec_fd);
 	if (!ret)
-		return process_run(&spec, &fds);
+		return process_run(&spec, &fds, NULL);
 	fprintf(stderr, "machinen-vmm: %s\n", err_message(&err));
 	for (unsigned i = 0; err_cause(&err, i); i++)
 		fprintf(stderr, "  caused by: %s\n", err_cause(&err, i));

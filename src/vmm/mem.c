@@ -18,11 +18,13 @@
 #include "vmm/mem.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 
 #include "base/err.h"
+#include "base/io.h"
 #include "base/util.h"
 #include "vmm/limits.h"
 
@@ -97,7 +99,7 @@ int mem_init(struct mem *m, uint64_t size, int bundle_fd, struct err *err)
 {
 	int ret = 0;
 
-	*m = (struct mem){ .size = 0 };
+	*m = (struct mem){ .file_fd = -1 };
 	if (size % PAGE_SIZE || size < LIMIT_MEMORY_MIN_MIB * MIB ||
 	    size > LIMIT_MEMORY_MAX_MIB * MIB)
 		return err_code(err, ERR_BOOT_MEMORY_INVALID, EINVAL,
@@ -111,6 +113,10 @@ int mem_init(struct mem *m, uint64_t size, int bundle_fd, struct err *err)
 		ret = reserve(m, err);
 	for (unsigned i = 0; i < m->nr_ranges && !ret; i++)
 		ret = map_range(m, &m->range[i], bundle_fd, err);
+	if (!ret && bundle_fd >= 0)
+		m->file_fd = fcntl(bundle_fd, F_DUPFD_CLOEXEC, 0);
+	if (!ret && bundle_fd >= 0 && m->file_fd < 0)
+		ret = err_set(err, errno, "cannot keep the bundle's memory file");
 	if (ret)
 		mem_done(m);
 	return ret;
@@ -122,7 +128,20 @@ void mem_done(struct mem *m)
 		munmap(m->code, m->span >> PAGE_SHIFT);
 	if (m->base)
 		munmap(m->base - GUARD, m->span + 2 * GUARD);
-	*m = (struct mem){ .size = 0 };
+	if (m->base)
+		io_close(m->file_fd);
+	*m = (struct mem){ .file_fd = -1 };
+}
+
+void mem_move(struct mem *to, struct mem *from)
+{
+	if (from->code)
+		munmap(from->code, from->span >> PAGE_SHIFT);
+	*to = *from;
+	to->code = NULL;
+	to->code_hit = NULL;
+	to->code_arg = NULL;
+	*from = (struct mem){ .file_fd = -1 };
 }
 
 /* Mapped, not allocated: a page of the array covers 16 MiB, few are touched. */

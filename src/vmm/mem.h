@@ -41,6 +41,7 @@ struct mem {
 	uint64_t size;		/* bytes of RAM */
 	struct mem_range range[MEM_RANGES_MAX];
 	unsigned nr_ranges;
+	int file_fd;		/* owned: the bundle's memory file, or -1 */
 
 	/* One byte a page, index gpa >> PAGE_SHIFT: non-zero while the software
 	 * CPU holds decoded or translated code of it.  Owned; NULL unless
@@ -51,9 +52,11 @@ struct mem {
 	void *code_arg;
 };
 
-/* bundle_fd: memory file of a bundle to start from, or -1 for zeroes. */
+/* bundle_fd (borrowed): memory file of a bundle to start from, or -1 for zeroes. */
 int mem_init(struct mem *m, uint64_t size, int bundle_fd, struct err *err);
-void mem_done(struct mem *m);
+void mem_done(struct mem *m);	/* zeroed or after mem_init() only */
+/* Moves the memory of a VM that will not run again, without its code map. */
+void mem_move(struct mem *to, struct mem *from);
 /* Makes the `code` array, zeroed; the caller fills in code_hit and code_arg. */
 int mem_track_code(struct mem *m, struct err *err);
 

@@ -27,6 +27,7 @@
 #include "base/log.h"
 #include "base/loop.h"
 #include "vmm/sandbox.h"
+#include "vmm/snapshot.h"
 #include "vmm/vm.h"
 
 struct process {
@@ -140,6 +141,7 @@ static int watch_signals(struct process *p)
 	sigset_t set;
 
 	signal(SIGPIPE, SIG_IGN);
+	signal(SIGCHLD, SIG_IGN);	/* no zombies: children report by pipe */
 	sigemptyset(&set);
 	sigaddset(&set, SIGTERM);
 	sigaddset(&set, SIGINT);
@@ -176,17 +178,19 @@ static int open_exit(const struct spec_fds *fds)
 	return openat(dir, "exit.json", O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
 }
 
+/* A sibling made by fork is in the source's sandbox already. */
 static int start(struct process *p, struct spec *spec, struct spec_fds *fds,
-		 struct err *err)
+		 struct restore *restore, struct err *err)
 {
+	bool confined = restore && restore->forked;
 	int ret;
 
-	p->vm = vm_new(spec, fds, err);
+	p->vm = vm_new(spec, fds, restore, err);
 	if (!p->vm)
 		return -EIO;
 	p->vm->process = p;
 	ret = watch(p, err);
-	if (!ret)
+	if (!ret && !confined)
 		ret = sandbox_enter(p->vm, err);
 	return ret ? ret : vm_start(p->vm, err);
 }
@@ -202,24 +206,36 @@ static int finish(struct process *p)
 	return status;
 }
 
-int process_run(struct spec *spec, struct spec_fds *fds)
+/* What outlives a VM that could not be built; the log from here on. */
+static void open_reports(struct process *p, struct spec_fds *fds)
 {
-	struct process p = { .ready_fd = -1, .exit_fd = open_exit(fds),
-			     .signals.fd = -1, .alive.fd = -1 };
-	struct err err = ERR_INIT;
-	int log_fd = spec_fds_get(fds, "log"), status = PROCESS_FAILED;
-	int ready = spec_fds_get(fds, "ready");
+	int log_fd = spec_fds_get(fds, "log"), ready = spec_fds_get(fds, "ready");
 
+	*p = (struct process){ .ready_fd = -1, .exit_fd = open_exit(fds),
+			       .signals.fd = -1, .alive.fd = -1 };
 	if (log_fd >= 0)
 		log_to(log_fd);
-	/* Ours: it must outlive a VM that could not be built. */
 	if (ready >= 0)
-		p.ready_fd = fcntl(ready, F_DUPFD_CLOEXEC, 0);
+		p->ready_fd = fcntl(ready, F_DUPFD_CLOEXEC, 0);
 	close_role(fds, "ready");
-	if (start(&p, spec, fds, &err)) {
-		log_err("vmm", "%s", err_message(&err));
-		report_ready(p.ready_fd, &err);
-		report_exit(p.exit_fd, "failed", status, 0, &err);
+}
+
+static void report_failure(struct process *p, const struct err *err)
+{
+	log_err("vmm", "%s", err_message(err));
+	report_ready(p->ready_fd, err);
+	report_exit(p->exit_fd, "failed", PROCESS_FAILED, 0, err);
+}
+
+int process_run(struct spec *spec, struct spec_fds *fds, struct restore *restore)
+{
+	int status = PROCESS_FAILED;
+	struct err err = ERR_INIT;
+	struct process p;
+
+	open_reports(&p, fds);
+	if (start(&p, spec, fds, restore, &err)) {
+		report_failure(&p, &err);
 		io_close(p.ready_fd);
 	} else {
 		report_ready(p.ready_fd, NULL);
@@ -234,4 +250,17 @@ int process_run(struct spec *spec, struct spec_fds *fds)
 	io_close(p.signals.fd);
 	io_close(p.exit_fd);
 	return status;
+}
+
+int process_fail(struct spec *spec, struct spec_fds *fds, const struct err *err)
+{
+	struct process p;
+
+	open_reports(&p, fds);
+	report_failure(&p, err);
+	spec_done(spec);
+	spec_fds_close(fds);
+	io_close(p.ready_fd);
+	io_close(p.exit_fd);
+	return PROCESS_FAILED;
 }

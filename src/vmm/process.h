@@ -6,7 +6,9 @@
 #ifndef VMM_PROCESS_H
 #define VMM_PROCESS_H
 
+struct err;
 struct process;
+struct restore;
 struct spec;
 struct spec_fds;
 
@@ -20,8 +22,11 @@ enum process_status {
 	PROCESS_CRASHED = 5,	/* triple fault, or the CPU backend gave up */
 };
 
-/* Runs one VM from beginning to end; takes spec and fds over.  An exit status. */
-int process_run(struct spec *spec, struct spec_fds *fds);
+/* Runs one VM from beginning to end; takes all over.  An exit status.  restore is
+ * NULL but in a sibling made by fork. */
+int process_run(struct spec *spec, struct spec_fds *fds, struct restore *restore);
+/* Reports that it cannot even begin.  An exit status. */
+int process_fail(struct spec *spec, struct spec_fds *fds, const struct err *err);
 /* The VM lives on when whoever started it goes.  NULL is fine. */
 void process_detach(struct process *p);
 

@@ -24,6 +24,7 @@
 #include "vmm/console.h"
 #include "vmm/ctl_server.h"
 #include "vmm/dev/devices.h"
+#include "vmm/snapshot.h"
 #include "vmm/soft/clock.h"
 
 /* ---- the steps ---- */
@@ -43,9 +44,31 @@ static void done_loop(struct vm *vm)
 	loop_free(vm->loop);
 }
 
+static int init_restore(struct vm *vm, struct err *err)
+{
+	if (!vm->restore && vm->spec.restore) {
+		vm->restore = restore_open(&vm->fds, err);
+		if (!vm->restore)
+			return -EIO;
+	}
+	return vm->restore ? restore_check(vm->restore, &vm->spec, err) : 0;
+}
+
+static void done_restore(struct vm *vm)
+{
+	restore_free(vm->restore);
+	vm->restore = NULL;
+}
+
 static int init_mem(struct vm *vm, struct err *err)
 {
-	return mem_init(&vm->mem, vm->spec.memory_mib * MIB, -1, err);
+	struct restore *r = vm->restore;
+
+	if (!r || !r->mem.base)
+		return mem_init(&vm->mem, vm->spec.memory_mib * MIB,
+				r ? r->mem_fd : -1, err);
+	mem_move(&vm->mem, &r->mem);
+	return 0;
 }
 
 static void done_mem(struct vm *vm)
@@ -55,17 +78,25 @@ static void done_mem(struct vm *vm)
 
 /* The model depends on what the backend can run, and the backend's VM on the
  * model. */
-static int init_accel(struct vm *vm, struct err *err)
+static int init_model(struct vm *vm, struct err *err)
 {
 	uint32_t can[CPUID_NR_WORDS] = { 0 };
+
+	if (vm->restore)
+		return restore_model(vm->restore, vm->accel, &vm->model, err);
+	vm->accel->cpuid_can(can);
+	return cpu_model_init(&vm->model, vm->spec.cpu_model, can,
+			      gclock_host_khz(), vm->spec.cpus, err);
+}
+
+static int init_accel(struct vm *vm, struct err *err)
+{
 	int ret;
 
 	vm->accel = accel_choose(vm->spec.accel, err);
 	if (!vm->accel)
 		return -ENOTSUP;
-	vm->accel->cpuid_can(can);
-	ret = cpu_model_init(&vm->model, vm->spec.cpu_model, can,
-			     gclock_host_khz(), vm->spec.cpus, err);
+	ret = init_model(vm, err);
 	if (!ret)
 		ret = vm->accel->vm_init(vm, err);
 	if (!ret)
@@ -122,6 +153,17 @@ static void done_vcpus(struct vm *vm)
 		vm->accel->vcpu_done(&vm->vcpu[i]);
 }
 
+static int init_guest(struct vm *vm, struct err *err)
+{
+	int ret;
+
+	if (!vm->restore)
+		return board_boot(vm, err);
+	ret = restore_load(vm->restore, vm, err);
+	done_restore(vm);
+	return ret;
+}
+
 static int init_ctl(struct vm *vm, struct err *err)
 {
 	int fd = spec_fds_get(&vm->fds, "control");
@@ -134,6 +176,7 @@ static int init_ctl(struct vm *vm, struct err *err)
 
 static void done_ctl(struct vm *vm)
 {
+	snapshot_cancel(vm);
 	ctl_server_free(vm->ctl);
 }
 
@@ -143,13 +186,14 @@ static const struct step {
 	void (*done)(struct vm *vm);
 } steps[] = {
 	{ "event loop", init_loop, done_loop },
+	{ "snapshot", init_restore, done_restore },
 	{ "memory", init_mem, done_mem },
 	{ "CPU backend", init_accel, done_accel },
 	{ "console", init_console, done_console },
 	{ "devices", devices_create, devices_free },
 	{ "board", board_init, board_done },
 	{ "vCPUs", init_vcpus, done_vcpus },
-	{ "guest", board_boot, NULL },
+	{ "guest", init_guest, NULL },
 	{ "control socket", init_ctl, done_ctl },
 };
 
@@ -162,7 +206,8 @@ static void adopt_fds(struct vm *vm)
 		fcntl(vm->fds.fd[i].fd, F_SETFD, FD_CLOEXEC);
 }
 
-struct vm *vm_new(struct spec *spec, struct spec_fds *fds, struct err *err)
+struct vm *vm_new(struct spec *spec, struct spec_fds *fds,
+		  struct restore *restore, struct err *err)
 {
 	struct vm *vm = calloc(1, sizeof(*vm));
 	int ret = 0;
@@ -171,10 +216,12 @@ struct vm *vm_new(struct spec *spec, struct spec_fds *fds, struct err *err)
 		err_set(err, ENOMEM, "out of memory");
 		spec_done(spec);
 		spec_fds_done(fds);
+		restore_free(restore);
 		return NULL;
 	}
 	vm->spec = *spec;
 	vm->fds = *fds;
+	vm->restore = restore;
 	*spec = (struct spec){ .name = NULL };
 	fds->nr = 0;
 	pthread_mutex_init(&vm->lock, NULL);
@@ -234,6 +281,9 @@ enum vm_end vm_run(struct vm *vm)
 		vm_crash(vm, &err);
 	}
 	stop_vcpus(vm);
+	/* Who snapshots a VM that ends meanwhile still gets the snapshot. */
+	while (!ret && vm->writer && atomic_load(&vm->end) != VM_END_STOPPED)
+		ret = loop_run(vm->loop);
 	return atomic_load(&vm->end);
 }
 

@@ -28,8 +28,10 @@ struct ctl_server;
 struct loop;
 struct pool;
 struct process;
+struct restore;
 struct serial;
 struct virtio_dev;
+struct writer;
 
 enum vm_end {
 	VM_END_NONE,
@@ -66,6 +68,8 @@ struct vm {
 	struct ctl_server *ctl;		/* owned */
 	struct process *process;	/* borrowed; NULL in tests */
 
+	struct restore *restore;	/* owned; only while it is built */
+	struct writer *writer;		/* owned; a snapshot is being written */
 	unsigned built;			/* steps of vm_new() that were begun */
 	uint64_t started_ns;		/* CLOCK_MONOTONIC */
 	bool paused;			/* by the user */
@@ -73,8 +77,13 @@ struct vm {
 	struct err end_err;		/* why it crashed; read after vm_run() */
 };
 
-/* Takes spec and fds over, also on failure.  The vCPUs exist but do not run. */
-struct vm *vm_new(struct spec *spec, struct spec_fds *fds, struct err *err);
+/*
+ * Takes spec, fds and restore over, also on failure.  The vCPUs exist but do not
+ * run.  restore: what to resume; NULL to boot, or where spec->restore is set, to
+ * resume from the roles of a bundle.
+ */
+struct vm *vm_new(struct spec *spec, struct spec_fds *fds,
+		  struct restore *restore, struct err *err);
 void vm_free(struct vm *vm);
 /* Starts the vCPU threads. */
 int vm_start(struct vm *vm, struct err *err);

@@ -2,6 +2,7 @@
 #include "fake_vm.h"
 
 #include <errno.h>
+#include <jansson.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
@@ -54,6 +55,7 @@ static int vcpu_init(struct vcpu *c, struct err *err)
 	memset(f, 0, sizeof(*f));
 	pthread_mutex_init(&f->lock, NULL);
 	pthread_cond_init(&f->cond, NULL);
+	f->state.xsave_size = 576;
 	c->accel_vcpu = f;
 	return 0;
 }
@@ -119,12 +121,17 @@ static int board_set(struct vm *vm, const struct x86_ioapic_state *ioapic,
 	return 0;
 }
 
+static void stats(struct vm *vm, struct json_t *obj)
+{
+	json_object_set_new(obj, "runs", json_integer(fake_vm.runs));
+}
+
 static const struct accel accel_fake = {
 	.name = "fake", .cpuid_can = cpuid_can, .vm_init = vm_init,
 	.vm_done = vm_done, .mem_map = mem_map, .irq_set = set_irq,
 	.vcpu_init = vcpu_init, .vcpu_done = vcpu_done, .vcpu_run = vcpu_run,
 	.vcpu_kick = vcpu_kick, .vcpu_get = vcpu_get, .vcpu_set = vcpu_set,
-	.board_get = board_get, .board_set = board_set,
+	.board_get = board_get, .board_set = board_set, .stats = stats,
 };
 
 const struct accel *accel_choose(enum spec_accel want, struct err *err)
@@ -166,4 +173,9 @@ int board_load(struct vm *vm, struct state_r *r, struct err *err)
 	if (state_find(r, "board", 0))
 		return err_set(err, EBADMSG, "no board");
 	return state_close(r, err);
+}
+
+void board_new_generation(struct vm *vm, const uint8_t id[16])
+{
+	mem_write(&vm->mem, 3 * PAGE_SIZE, id, 16);
 }

@@ -73,7 +73,7 @@ static struct vm *make_vm(unsigned cpus)
 	struct vm *vm;
 
 	make_spec(&spec, cpus);
-	vm = vm_new(&spec, &fds, &err);
+	vm = vm_new(&spec, &fds, NULL, &err);
 	if (!vm)
 		print_error("%s: %s\n", err_message(&err), err_cause(&err, 0));
 	assert_non_null(vm);
@@ -213,7 +213,7 @@ static struct vm *make_ctl_vm(void)
 
 	make_spec(&spec, 2);
 	spec_fds_add(&fds, listen_at(in_dir("control")), "control");
-	vm = vm_new(&spec, &fds, NULL);
+	vm = vm_new(&spec, &fds, NULL, NULL);
 	assert_non_null(vm);
 	assert_int_equal(vm_start(vm, NULL), 0);
 	return vm;
@@ -420,7 +420,7 @@ static void start_process(struct started *s)
 		spec_fds_add(&fds, alive[0], "alive");
 		spec_fds_add(&fds, open(dir, O_RDONLY | O_DIRECTORY), "dir");
 		spec_fds_add(&fds, open("/dev/null", O_WRONLY), "log");
-		_exit(process_run(&spec, &fds));
+		_exit(process_run(&spec, &fds, NULL));
 	}
 	close(ready[1]);
 	close(alive[0]);

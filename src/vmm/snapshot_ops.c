@@ -1,0 +1,339 @@
+// SPDX-License-Identifier: MIT
+/*
+ * snapshot_ops.c - the control operation `snapshot`: freeze, let a child write,
+ * answer when it is done.
+ *
+ * The child talks through a pipe, one JSON document a line: progress, then one
+ * result or error.  End of file without either means that it died.  Closing our
+ * end is how it is told that nobody wants the files any more: its next line fails.
+ *
+ * One writer at a time.  Its `keep_alive` false means that the vCPUs stay parked
+ * until the answer: then the VM ends, or goes on if it is an error.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/prctl.h>
+#include <unistd.h>
+
+#include "base/err.h"
+#include "base/io.h"
+#include "base/json.h"
+#include "base/log.h"
+#include "base/loop.h"
+#include "base/util.h"
+#include "proto/ctl.h"
+#include "vmm/ctl_server.h"
+#include "vmm/memfile.h"
+#include "vmm/snapshot.h"
+#include "vmm/vm.h"
+
+#define LINE_MAX_LEN (16u << 10)
+
+struct writer {
+	struct vm *vm;			/* borrowed */
+	struct ctl_req *req;		/* to be answered */
+	struct loop_fd pipe;		/* its fd is owned */
+	struct buf line;
+	json_t *result;			/* owned; what the child said last */
+	bool keep_alive;
+	uint64_t forked_ns;
+	struct freeze freeze;
+};
+
+/* ---- roles of a request, also for fork_ops.c ---- */
+
+void spec_fds_close(struct spec_fds *fds)
+{
+	for (unsigned i = 0; i < fds->nr; i++)
+		io_close(fds->fd[i].fd);
+	spec_fds_done(fds);
+}
+
+int ctl_take_roles(struct ctl_req *req, struct spec_fds *out, struct err *err)
+{
+	json_t *roles = json_arr_opt(req->doc, "roles", err), *j;
+	int ret = err->num ? -err->num : 0;
+	size_t i;
+
+	out->nr = 0;
+	if (!ret && json_array_size(roles) != req->nr_fds)
+		ret = err_set(err, EINVAL, "%zu roles for %u descriptors",
+			      json_array_size(roles), req->nr_fds);
+	json_array_foreach(roles, i, j) {
+		const char *role = json_string_value(j);
+		int fd = ret ? -1 : ctl_take_fd(req, i);
+
+		if (ret)
+			break;
+		ret = role && *role ? spec_fds_add(out, fd, "%s", role) : -EINVAL;
+		if (!ret)
+			continue;
+		io_close(fd);
+		err_set(err, -ret, "role %zu is not acceptable", i);
+	}
+	if (ret)
+		spec_fds_close(out);
+	return ret;
+}
+
+/* ---- the child ---- */
+
+struct child_tell {
+	struct memfile_progress progress;
+	int fd;
+};
+
+static int say(int fd, json_t *doc)
+{
+	struct buf b = BUF_INIT;
+	int ret;
+
+	json_print_compact(doc, &b);
+	buf_adds(&b, "\n");
+	ret = b.oom ? -ENOMEM : io_write_full(fd, b.data, b.len);
+	buf_done(&b);
+	json_decref(doc);
+	return ret;
+}
+
+static bool tell(struct memfile_progress *p, uint64_t done, uint64_t total)
+{
+	struct child_tell *t = container_of(p, struct child_tell, progress);
+
+	return !say(t->fd, json_pack("{s:{s:s, s:I, s:I}}", "progress",
+		    "phase", "memory", "done", (json_int_t)done,
+		    "total", (json_int_t)total));
+}
+
+static int put_file(const struct spec_fds *fds, const char *role,
+		    const struct buf *b, struct err *err)
+{
+	int ret = io_pwrite_full(spec_fds_get(fds, "%s", role), b->data, b->len, 0);
+
+	if (!ret)
+		return 0;
+	return err_code(err, ret == -ENOSPC || ret == -EDQUOT ? ERR_HOST_NO_SPACE :
+			ERR_SNAPSHOT_DUMP_FAILED, -ret,
+			"cannot write the %s file: %s", role, strerror(-ret));
+}
+
+static int write_bundle(struct vm *vm, struct freeze *f, const struct spec_fds *fds,
+			int pipe_fd, uint64_t *pages, struct err *err)
+{
+	struct child_tell t = { .progress.tell = tell, .fd = pipe_fd };
+	struct buf sums = BUF_INIT;
+	int ret = put_file(fds, "state", &f->state, err);
+
+	if (!ret)
+		ret = memfile_write(&vm->mem, spec_fds_get(fds, "memory"), &sums,
+				    &t.progress, pages, err);
+	if (!ret)
+		ret = put_file(fds, "sums", &sums, err);
+	buf_done(&sums);
+	return ret;
+}
+
+/* Dies with the VM: its files are worth nothing without somebody to ask. */
+static _Noreturn void child(struct vm *vm, struct freeze *f, const struct spec_fds *fds,
+			    int pipe_fd, pid_t parent)
+{
+	int keep[] = { spec_fds_get(fds, "state"), spec_fds_get(fds, "memory"),
+		       spec_fds_get(fds, "sums"), pipe_fd, vm->mem.file_fd,
+		       spec_fds_get(&vm->fds, "log") };
+	struct err err = ERR_INIT;
+	uint64_t pages = 0;
+	int ret;
+
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	if (getppid() != parent)
+		_exit(1);
+	freeze_close_all_but(keep, ARRAY_LEN(keep));
+	ret = write_bundle(vm, f, fds, pipe_fd, &pages, &err);
+	say(pipe_fd, ret ? ctl_error(&err) :
+	    json_pack("{s:b, s:{s:I, s:I, s:I}}", "ok", 1, "memory",
+		      "span", (json_int_t)vm->mem.span, "pages", (json_int_t)pages,
+		      "bytes", (json_int_t)(pages * PAGE_SIZE)));
+	_exit(0);
+}
+
+/* ---- the VMM ---- */
+
+static void free_writer(struct writer *w)
+{
+	loop_del(w->vm->loop, &w->pipe);
+	io_close(w->pipe.fd);
+	buf_done(&w->line);
+	buf_done(&w->freeze.state);
+	json_decref(w->result);
+	w->vm->writer = NULL;
+	/* vm_run() may be waiting for us. */
+	if (atomic_load(&w->vm->end))
+		loop_stop(w->vm->loop);
+	free(w);
+}
+
+static void fail(struct writer *w, const struct err *err)
+{
+	struct vm *vm = w->vm;
+
+	if (!w->keep_alive)
+		freeze_end(vm, &w->freeze);
+	ctl_fail(w->req, err);
+	free_writer(w);
+}
+
+static void succeed(struct writer *w)
+{
+	json_t *phases = freeze_phases(&w->freeze);
+	uint64_t write_ns = io_now_ns() - w->forked_ns;
+	struct vm *vm = w->vm;
+	bool end = !w->keep_alive;
+
+	json_object_set_new(phases, "write_us", json_integer(write_ns / 1000));
+	ctl_ok(w->req, json_pack("{s:o, s:O, s:o}", "phases", phases,
+				 "memory", json_object_get(w->result, "memory"),
+				 "disks", freeze_disks(vm, &w->freeze)));
+	free_writer(w);
+	if (end)
+		vm_end(vm, VM_END_STOPPED);
+}
+
+/* The child's end of file. */
+static void finish(struct writer *w)
+{
+	const json_t *e = json_object_get(w->result, "error");
+	struct err err = ERR_INIT;
+
+	if (json_is_true(json_object_get(w->result, "ok"))) {
+		succeed(w);
+		return;
+	}
+	if (!e)
+		err_code(&err, ERR_SNAPSHOT_DUMP_FAILED, EIO,
+			 "the process that wrote the snapshot died");
+	else
+		err_code(&err, err_code_parse(json_str_opt(e, "code", "", NULL)),
+			 json_int_opt(e, "errno", 1, 4095, EIO, NULL), "%s",
+			 json_str_opt(e, "message", "", NULL));
+	fail(w, &err);
+}
+
+static void on_line(struct writer *w, const char *text, size_t len)
+{
+	json_t *doc = json_parse(text, len, NULL);
+	json_t *progress = json_object_get(doc, "progress");
+
+	if (progress) {
+		ctl_progress(w->req, json_incref(progress));
+		json_decref(doc);
+	} else {
+		json_decref(w->result);
+		w->result = doc;
+	}
+}
+
+static void on_pipe(struct loop_fd *fd, uint32_t events)
+{
+	struct writer *w = container_of(fd, struct writer, pipe);
+	char *p = buf_reserve(&w->line, LINE_MAX_LEN), *nl;
+	ssize_t n = p ? read(fd->fd, p, LINE_MAX_LEN) : -1;
+	struct err err = ERR_INIT;
+
+	if (n < 0 && p && (errno == EINTR || errno == EAGAIN))
+		return;
+	if (n > 0)
+		w->line.len += n;
+	while (w->line.len && (nl = memchr(w->line.data, '\n', w->line.len))) {
+		on_line(w, w->line.data, nl - w->line.data);
+		buf_drop(&w->line, nl + 1 - w->line.data);
+	}
+	if (n <= 0)
+		finish(w);
+	else if (!w->req->client && !w->result) {
+		err_set(&err, ECANCELED, "nobody waits for the snapshot");
+		fail(w, &err);
+	}
+}
+
+void snapshot_cancel(struct vm *vm)
+{
+	struct err err = ERR_INIT;
+
+	if (!vm->writer)
+		return;
+	err_code(&err, ERR_SNAPSHOT_DUMP_FAILED, ECANCELED, "the VM ends");
+	/* The vCPUs are stopped already, parked or not. */
+	vm->writer->keep_alive = true;
+	fail(vm->writer, &err);
+}
+
+static int check(struct ctl_req *req, const struct spec_fds *fds, struct err *err)
+{
+	static const char *const roles[] = { "state", "memory", "sums" };
+
+	if (req->vm->writer)
+		return err_set(err, EBUSY, "a snapshot of this VM is being written");
+	for (unsigned i = 0; i < ARRAY_LEN(roles); i++)
+		if (spec_fds_get(fds, "%s", roles[i]) < 0)
+			return err_set(err, EINVAL, "role %s is missing", roles[i]);
+	return 0;
+}
+
+/* Freezes and forks; the child does not come back from here. */
+static int begin(struct writer *w, struct spec_fds *fds, struct err *err)
+{
+	struct vm *vm = w->vm;
+	pid_t self = getpid();
+	int p[2], ret;
+
+	if (pipe2(p, O_CLOEXEC) < 0)
+		return err_set(err, errno, "cannot make a pipe");
+	w->pipe = (struct loop_fd){ .fd = p[0], .events = EPOLLIN, .cb = on_pipe };
+	ret = loop_add(vm->loop, &w->pipe);
+	if (!ret)
+		ret = freeze_begin(vm, &w->freeze, fds, w->keep_alive, err);
+	if (!ret)
+		ret = freeze_fork(vm, &w->freeze, err);
+	if (!ret)
+		child(vm, &w->freeze, fds, p[1], self);
+	io_close(p[1]);
+	if (ret > 0 && w->keep_alive)
+		freeze_end(vm, &w->freeze);
+	w->forked_ns = io_now_ns();
+	if (ret > 0)
+		return 0;
+	loop_del(vm->loop, &w->pipe);
+	io_close(p[0]);
+	return ret;
+}
+
+void op_snapshot(struct ctl_req *req)
+{
+	struct spec_fds fds = { .nr = 0 };
+	struct err err = ERR_INIT;
+	bool keep = json_bool_opt(req->doc, "keep_alive", false, &err);
+	struct writer *w = calloc(1, sizeof(*w));
+	int ret = w ? -err.num : err_set(&err, ENOMEM, "out of memory");
+
+	if (!ret)
+		ret = ctl_take_roles(req, &fds, &err);
+	if (!ret)
+		ret = check(req, &fds, &err);
+	if (!ret) {
+		w->vm = req->vm;
+		w->req = req;
+		w->keep_alive = keep;
+		ret = begin(w, &fds, &err);
+	}
+	spec_fds_close(&fds);
+	if (ret) {
+		free(w);
+		ctl_fail(req, &err);
+		return;
+	}
+	req->vm->writer = w;
+}
