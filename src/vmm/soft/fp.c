@@ -84,6 +84,15 @@ static const struct isa *find_isa(const ZydisDecodedInstruction *z)
 	return NULL;
 }
 
+bool fp_offers(const struct cpu_model *model, const ZydisDecodedInstruction *z)
+{
+	const struct isa *isa = find_isa(z);
+
+	return isa && model->word[isa->word] >> isa->bit & 1 &&
+	       (z->encoding == ZYDIS_INSTRUCTION_ENCODING_LEGACY ||
+		z->encoding == ZYDIS_INSTRUCTION_ENCODING_VEX);
+}
+
 static bool is_vector_register(ZydisRegister r)
 {
 	switch (ZydisRegisterGetClass(r)) {
@@ -536,20 +545,17 @@ static void decode_stub(struct soft_cpu *cpu, const ZydisDecodedInstruction *z,
 bool fp_decode(struct soft_cpu *cpu, const ZydisDecodedInstruction *z,
 	       const ZydisDecodedOperand *ops, struct insn *i)
 {
-	const struct isa *isa = find_isa(z);
 	union fp_aux a = { .u = 0 };
 
 	if (!is_ours(z, ops))
 		return false;
-	if (!isa || !(cpu->model->word[isa->word] >> isa->bit & 1) ||
-	    z->encoding == ZYDIS_INSTRUCTION_ENCODING_EVEX ||
-	    z->encoding == ZYDIS_INSTRUCTION_ENCODING_MVEX) {
+	if (!fp_offers(cpu->model, z)) {
 		i->fn = fp_ud;
 		i->flags |= INSN_END;
 		return true;
 	}
 	i->flags |= INSN_FP;
-	a.cls = class_of(isa, z, ops);
+	a.cls = class_of(find_isa(z), z, ops);
 	if (z->mnemonic == ZYDIS_MNEMONIC_LDMXCSR ||
 	    z->mnemonic == ZYDIS_MNEMONIC_VLDMXCSR)
 		i->fn = fp_ldmxcsr;
