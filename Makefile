@@ -135,7 +135,7 @@ test-bins = $(patsubst %.c,$(O)/%,$(wildcard $(addsuffix /*.c,$(1))))
 TESTS := $(call test-bins,$(TEST_DIRS))
 TOOLS := $(call test-bins,tests/tool tests/bench examples)
 
-$(TEST_LIB): $(call obj-of,$(wildcard tests/lib/*.c))
+$(TEST_LIB): $(call obj-of,$(call src-of,tests/lib))
 	$(call say,AR,$@)
 	@mkdir -p $(@D)
 	$(Q)rm -f $@ && $(AR) rcs $@ $^
