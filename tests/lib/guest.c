@@ -124,7 +124,7 @@ struct guest *guest_new(const struct accel *accel)
 	g->vm.vcpu[0].vm = &g->vm;
 	pthread_mutex_init(&g->vm.lock, NULL);
 	accel->cpuid_can(can);
-	if (g->state && accel->probe(&err) == 0 &&
+	if (g->state && (!accel->probe || accel->probe(LIMIT_PROBE_MS, &err) == 0) &&
 	    cpu_model_init(&g->vm.model, "portable", can, 1000000, 1, &err) == 0 &&
 	    mem_init(&g->vm.mem, RAM_SIZE, -1, &err) == 0 &&
 	    bus_add(&g->vm.pio, &r, &err) == 0 && accel->vm_init(&g->vm, &err) == 0 &&

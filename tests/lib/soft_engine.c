@@ -102,7 +102,7 @@ static void set_start(struct soft_engine *e, const struct seq_in *in)
 
 	memcpy(cpu->gpr, in->gpr, sizeof(cpu->gpr));
 	cpu->rip = in->rip;
-	rflags_set(cpu, in->rflags);
+	rflags_set(cpu, in->rflags, FL_KNOWN);
 	memset(&cpu->event, 0, sizeof(cpu->event));
 	cpu->delivering = false;
 	cpu->shadow = SHADOW_NONE;
