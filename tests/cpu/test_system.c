@@ -97,7 +97,7 @@ static const struct answer segments_answers[] = { { 0, 0 }, { 1, 1 }, { 2, G_USS
 
 static const struct expect syscalls_log[] = { V(0x80), V(6) };
 static const struct answer syscalls_answers[] = {
-	{ 0, G_USTACK }, { 1, 0x603 }, { 2, 0 }, { 3, G_CS }, { 4, G_SS }, { 5, 3 },
+	{ 0, G_USTACK }, { 1, 0x603 }, { 2, 0 }, { 3, G_CS }, { 4, G_SS }, { 5, 0x46 },
 	{ 6, G_UCS }, { 7, G_USS }, { 8, 0x603 },
 };
 
@@ -125,11 +125,11 @@ static const struct answer self_modifying_answers[] = {
 
 #define HOLE (K + 0x5000)
 static const struct expect string_faults_log[] = {
-	PF(2, HOLE), PF(2, HOLE), PF(0, HOLE + 31), PF(0, HOLE), PF(0, HOLE),
+	PF(2, HOLE), PF(2, HOLE), PF(0, HOLE + 31), PF(0, HOLE), PF(0x10, HOLE),
 };
 static const struct answer string_faults_answers[] = {
 	{ 0, 48 }, { 1, HOLE }, { 2, 6 }, { 3, HOLE - 4 }, { 4, 16 }, { 5, K + 0x800 },
-	{ 6, 97 }, { 7, HOLE }, { 32, 0 }, { 33, 0x0506070805060708 }, { 34, 0x77 },
+	{ 6, 97 }, { 7, HOLE }, { 32, 0 }, { 33, 0x0102030405060708 }, { 34, 0x77 },
 };
 
 static const struct expect interrupts_log[] = {
@@ -188,8 +188,6 @@ static const struct program programs[] = {
 	{ CODE(fpu_modes), LOG(fpu_modes), ANSWER(fpu_modes) },
 	{ CODE(general_protection), LOG(general_protection) },
 };
-
-static struct guest *the_guest;
 
 static void print_log(const struct guest *g)
 {
@@ -259,41 +257,55 @@ static bool run_program(struct guest *g, const struct program *p)
 	return right;
 }
 
+/* cmocka sets its own SIGFPE handler before each test, so each makes its guest. */
+static struct guest *make_guest(void)
+{
+	const char *backend = getenv("BACKEND");
+	struct guest *g = guest_new(backend && !strcmp(backend, "kvm") ? &accel_kvm :
+								       &accel_soft);
+
+	if (!g)
+		skip();
+	return g;
+}
+
 static void gives_known_answers(void **state)
 {
 	const struct program *p = *state;
+	struct guest *g = make_guest();
+	bool right = run_program(g, p);
 
-	if (!the_guest)
-		skip();
-	assert_true(run_program(the_guest, p));
+	guest_free(g);
+	assert_true(right);
 }
 
 /* A loop of integer, SSE and x87 work; what comes out must not depend on what
  * interrupts it. */
 static void work_survives_interruption(void **state)
 {
-	struct guest *g = the_guest;
+	struct guest *g = make_guest();
+	uint64_t r[34];
 
-	if (!g)
-		skip();
 	guest_run(g, prog_interrupted_work,
 		  (uint64_t)(prog_interrupted_work_end - prog_interrupted_work));
-	print_log(g);
+	memcpy(r, g->result, sizeof(r));
+	if (!g->ended) {
+		printf("# exit %d, hung %d, %llu interrupts, %llu steps\n", g->exit,
+		       g->hung, (unsigned long long)r[32], (unsigned long long)r[33]);
+		print_log(g);
+	}
 	assert_true(g->ended);
-	assert_int_equal(g->result[1], g->result[0]);
-	assert_int_equal(g->result[2], g->result[0]);
-	assert_true(g->result[32] > 10);	/* interrupts */
-	assert_true(g->result[33] > 400000);	/* steps */
+	guest_free(g);
+	assert_int_equal(r[1], r[0]);
+	assert_int_equal(r[2], r[0]);
+	assert_true(r[32] > 10);	/* interrupts */
+	assert_true(r[33] > 400000);	/* steps */
 }
 
 int main(void)
 {
 	struct CMUnitTest tests[ARRAY_LEN(programs) + 1];
-	const char *backend = getenv("BACKEND");
-	const struct accel *accel = backend && !strcmp(backend, "kvm") ? &accel_kvm :
-									&accel_soft;
 	unsigned n = 0;
-	int ret;
 
 	memset(tests, 0, sizeof(tests));
 	for (; n < ARRAY_LEN(programs); n++)
@@ -302,8 +314,5 @@ int main(void)
 			.initial_state = (void *)(uintptr_t)&programs[n],
 		};
 	tests[n] = (struct CMUnitTest)cmocka_unit_test(work_survives_interruption);
-	the_guest = guest_new(accel);
-	ret = cmocka_run_group_tests_name("system", tests, NULL, NULL);
-	guest_free(the_guest);
-	return ret;
+	return cmocka_run_group_tests_name("system", tests, NULL, NULL);
 }

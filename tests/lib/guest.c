@@ -58,7 +58,7 @@ static void make_gdt(struct guest *g)
 	static const uint64_t gdt[] = {
 		0, 0x00af9b000000ffff, 0x00cf93000000ffff, 0x00cffb000000ffff,
 		0x00cff3000000ffff, 0x00affb000000ffff,
-		0x0000890000000067 | (uint64_t)G_TSS << 16, 0,
+		0x00008b0000000067 | (uint64_t)G_TSS << 16, 0,
 		0x00cf13000000ffff,
 	};
 
@@ -66,6 +66,7 @@ static void make_gdt(struct guest *g)
 		put64(g, G_GDT + 8 * i, gdt[i]);
 	put64(g, G_TSS + 4, G_STACK - 0x4000);	/* RSP0 */
 	put64(g, G_TSS + 0x24, G_IST);		/* IST1 */
+	put64(g, G_TSS + 0x60, 0x68ull << 48);	/* no I/O bitmap */
 }
 
 /* Interrupt gates; 3, 4 and 0x80 may be called by users.  Stubs are 16 bytes. */
@@ -101,6 +102,9 @@ static void set_start(struct x86_state *s)
 	s->efer = 0xd01;	/* NX LMA LME SCE */
 	s->xcr0 = 1;
 	s->rflags = 2;
+	s->dr6 = 0xffff0ff0;
+	s->dr7 = 0x400;
+	memset(&s->ev, 0, sizeof(s->ev));
 	s->rip = G_CODE;
 	s->gpr[X86_RSP] = G_STACK;
 	s->run_state = X86_RUNNING;

@@ -6,8 +6,10 @@
  * wrong order in guest memory, so that an access across the boundary that does not
  * translate both halves goes wrong.
  */
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/time.h>
 
 #include "base/err.h"
 #include "base/util.h"
@@ -82,6 +84,11 @@ static bool set_user_mode(struct soft_engine *e)
 	return ok;
 }
 
+static void *page(struct soft_engine *e, uint32_t gpa)
+{
+	return mem_ptr(&e->mem, gpa, PAGE_SIZE);
+}
+
 /* Code that changed is dropped from the decoder's cache, as for any guest. */
 static void load_code(struct soft_engine *e, const struct seq_in *in)
 {
@@ -91,7 +98,7 @@ static void load_code(struct soft_engine *e, const struct seq_in *in)
 		if (!memcmp(e->last_code + off, in->code + off, PAGE_SIZE))
 			continue;
 		memcpy(e->last_code + off, in->code + off, PAGE_SIZE);
-		mem_write(&e->mem, code_gpa[i], in->code + off, PAGE_SIZE);
+		memcpy(page(e, code_gpa[i]), in->code + off, PAGE_SIZE);
 		block_wrote(e->cpu, code_gpa[i], PAGE_SIZE);
 	}
 }
@@ -104,6 +111,7 @@ static void set_start(struct soft_engine *e, const struct seq_in *in)
 	cpu->rip = in->rip;
 	rflags_set(cpu, in->rflags, FL_KNOWN);
 	memset(&cpu->event, 0, sizeof(cpu->event));
+	cpu->halted = false;
 	cpu->delivering = false;
 	cpu->shadow = SHADOW_NONE;
 	memcpy(cpu->xsave, in->xsave, SEQ_XSAVE);
@@ -117,14 +125,28 @@ static void take_end(struct soft_engine *e, enum soft_stop why, struct seq_out *
 	memcpy(out->gpr, cpu->gpr, sizeof(out->gpr));
 	out->rip = cpu->rip;
 	out->rflags = rflags_get(cpu);
-	out->vector = why == SOFT_STOP_RIP ? -1 :
-		      why == SOFT_STOP_EXCEPTION ? cpu->event.vector : -2;
+	if (why == SOFT_STOP_RIP || (why == SOFT_STOP_EXCEPTION && cpu->rip == SEQ_EXIT))
+		out->vector = -1;
+	else
+		out->vector = why == SOFT_STOP_EXCEPTION ? cpu->event.vector : -2;
 	out->error = out->vector >= 0 && cpu->event.has_error ? cpu->event.error : 0;
 	out->cr2 = out->vector == VEC_PF ? cpu->cr2 : 0;
 	memcpy(out->xsave, cpu->xsave, SEQ_XSAVE);
 	seq_xsave_normalise(out->xsave);
 	for (unsigned i = 0; i < 2; i++)
-		mem_read(&e->mem, data_gpa[i], out->data + i * PAGE_SIZE, PAGE_SIZE);
+		memcpy(out->data + i * PAGE_SIZE, page(e, data_gpa[i]), PAGE_SIZE);
+}
+
+/* A sequence that does not end is kicked out of the engine. */
+static struct soft_cpu *watched;
+static volatile unsigned kicks;
+
+static void on_alarm(int sig)
+{
+	if (watched) {
+		kicks++;
+		soft_attention(watched, ATT_KICK);
+	}
 }
 
 static void run(void *arg, const struct seq_in *in, struct seq_out *out)
@@ -134,9 +156,15 @@ static void run(void *arg, const struct seq_in *in, struct seq_out *out)
 
 	load_code(e, in);
 	for (unsigned i = 0; i < 2; i++)
-		mem_write(&e->mem, data_gpa[i], in->data + i * PAGE_SIZE, PAGE_SIZE);
+		memcpy(page(e, data_gpa[i]), in->data + i * PAGE_SIZE, PAGE_SIZE);
 	set_start(e, in);
-	why = soft_run(e->cpu, e->how == SOFT_STEPS ? STEP_LIMIT : 0, SEQ_EXIT);
+	watched = e->cpu;
+	kicks = 0;
+	do
+		why = e->how == SOFT_STEPS ? soft_run(e->cpu, STEP_LIMIT, SEQ_EXIT) :
+					     soft_run(e->cpu, 0, 0);
+	while (why == SOFT_STOP_KICK && kicks < 3);
+	watched = NULL;
 	take_end(e, why, out);
 }
 
@@ -181,6 +209,7 @@ static bool offers(const ZydisDecodedInstruction *z, void *arg)
 bool soft_engine_init(struct engine *engine, enum soft_engine_how how)
 {
 	struct soft_engine *e = calloc(1, sizeof(*e));
+	const struct itimerval tick = { { .tv_sec = 1 }, { .tv_sec = 1 } };
 	uint32_t words[CPUID_NR_WORDS];
 	struct err err = ERR_INIT;
 
@@ -200,15 +229,21 @@ bool soft_engine_init(struct engine *engine, enum soft_engine_how how)
 	if (!e->cpu)
 		return false;
 	e->cpu->bare = true;
+	/* at full speed nothing looks at rip: a run ends by #UD at SEQ_EXIT */
+	mem_write(&e->mem, code_gpa[2], "\x0f\x0b", 2);
+	signal(SIGALRM, on_alarm);
+	setitimer(ITIMER_REAL, &tick, NULL);
 	return set_user_mode(e);
 }
 
 void soft_engine_done(struct engine *engine)
 {
 	struct soft_engine *e = engine->arg;
+	const struct itimerval off = { 0 };
 
 	if (!e)
 		return;
+	setitimer(ITIMER_REAL, &off, NULL);
 	soft_free(e->cpu);
 	mem_done(&e->mem);
 	free(e);

@@ -300,7 +300,8 @@ static void step_one(struct soft_cpu *cpu)
 		i = i->fn(cpu, i);
 	if (tf)
 		cpu->pending_db |= DR6_BS;
-	if (!cpu->pending_db)
+	/* Held back behind MOV SS, whose successor traps by itself. */
+	if (!cpu->pending_db || cpu->shadow == SHADOW_MOV_SS)
 		return;
 	cpu->dr6 |= cpu->pending_db;
 	cpu->event = (struct soft_event){

@@ -263,6 +263,12 @@ HANDLER(sysret)
 	return branch_to(cpu, i);
 }
 
+/* As with a null SYSENTER_CS: these lead to 32-bit code, which is not ours. */
+HANDLER(sysenter)
+{
+	cpu_gp(cpu);
+}
+
 HANDLER(swapgs)
 {
 	uint64_t base = cpu->gs_base;
@@ -557,6 +563,8 @@ const struct op ops_sys[] = {
 	{ .mnemonic = ZYDIS_MNEMONIC_LMSW, .any = lmsw },
 	{ .mnemonic = ZYDIS_MNEMONIC_SYSCALL, .flags = INSN_END, .any = syscall },
 	{ .mnemonic = ZYDIS_MNEMONIC_SYSRET, .flags = INSN_END, .any = sysret },
+	{ .mnemonic = ZYDIS_MNEMONIC_SYSENTER, .flags = INSN_END, .any = sysenter },
+	{ .mnemonic = ZYDIS_MNEMONIC_SYSEXIT, .flags = INSN_END, .any = sysenter },
 	{ .mnemonic = ZYDIS_MNEMONIC_SWAPGS, .any = swapgs },
 	{ .mnemonic = ZYDIS_MNEMONIC_CLI, .any = cli },
 	{ .mnemonic = ZYDIS_MNEMONIC_STI, .any = sti },
