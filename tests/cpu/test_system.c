@@ -296,10 +296,10 @@ static void work_survives_interruption(void **state)
 	}
 	assert_true(g->ended);
 	guest_free(g);
-	assert_int_equal(r[1], r[0]);
+	assert_int_equal(r[1], 0);
 	assert_int_equal(r[2], r[0]);
-	assert_true(r[32] > 10);	/* interrupts */
-	assert_true(r[33] > 400000);	/* steps */
+	assert_true(r[32] >= 20);	/* interrupts */
+	assert_true(r[33] >= 380000);	/* steps */
 }
 
 int main(void)

@@ -480,6 +480,9 @@ static unsigned cr2_of(const ZydisDecodedInstruction *i)
 	switch (i->mnemonic) {
 	case ZYDIS_MNEMONIC_MASKMOVQ: case ZYDIS_MNEMONIC_MASKMOVDQU:
 	case ZYDIS_MNEMONIC_VMASKMOVDQU:
+	/* two operands in memory: which is read first? */
+	case ZYDIS_MNEMONIC_CMPSB: case ZYDIS_MNEMONIC_CMPSW:
+	case ZYDIS_MNEMONIC_CMPSD: case ZYDIS_MNEMONIC_CMPSQ:
 		return CR2_ANY;
 	case ZYDIS_MNEMONIC_VMASKMOVPS: case ZYDIS_MNEMONIC_VMASKMOVPD:
 	case ZYDIS_MNEMONIC_VPMASKMOVD: case ZYDIS_MNEMONIC_VPMASKMOVQ:
@@ -487,6 +490,31 @@ static unsigned cr2_of(const ZydisDecodedInstruction *i)
 	default:
 		return CR2_EXACT;
 	}
+}
+
+/*
+ * Shifts by more than one leave OF undefined, and it depends on the encoding: LAHF
+ * keeps the other flags for the comparison, INC defines OF again.
+ */
+static void define_of(struct gen *g, const ZydisDecodedInstruction *i)
+{
+	uint8_t inc[3] = { 0x41, 0xff, 0xc0 | below(g, 8) };
+
+	switch (i->mnemonic) {
+	case ZYDIS_MNEMONIC_ROL: case ZYDIS_MNEMONIC_ROR: case ZYDIS_MNEMONIC_RCL:
+	case ZYDIS_MNEMONIC_RCR: case ZYDIS_MNEMONIC_SHL: case ZYDIS_MNEMONIC_SHR:
+	case ZYDIS_MNEMONIC_SAR:
+		if (i->opcode == 0xd0 || i->opcode == 0xd1)
+			return;
+		break;
+	case ZYDIS_MNEMONIC_SHLD: case ZYDIS_MNEMONIC_SHRD:
+		break;
+	default:
+		return;
+	}
+	if (chance(g, 50))
+		append(g, (uint8_t[]){ 0x9f }, 1);
+	append(g, inc, 3);
 }
 
 static bool add_one(struct gen *g)
@@ -517,6 +545,7 @@ static bool add_one(struct gen *g)
 	else if (!aim_image(g, &i, &op[0], b))
 		aim(g, &i, op, b);
 	append(g, b, i.length);
+	define_of(g, &i);
 	return true;
 }
 

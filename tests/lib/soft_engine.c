@@ -123,7 +123,7 @@ static void take_end(struct soft_engine *e, enum soft_stop why, struct seq_out *
 	struct soft_cpu *cpu = e->cpu;
 
 	memcpy(out->gpr, cpu->gpr, sizeof(out->gpr));
-	out->rip = cpu->rip;
+	out->rip = why == SOFT_STOP_EXCEPTION ? cpu->event.next : cpu->rip;
 	out->rflags = rflags_get(cpu);
 	if (why == SOFT_STOP_RIP || (why == SOFT_STOP_EXCEPTION && cpu->rip == SEQ_EXIT))
 		out->vector = -1;

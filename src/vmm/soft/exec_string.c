@@ -130,8 +130,9 @@ static void compare(struct soft_cpu *cpu, uint64_t a, uint64_t b, unsigned size)
 
 static uint64_t cmps_part(struct soft_cpu *cpu, const struct insn *i, uint64_t n)
 {
-	uint64_t a = load_n(cpu, src_address(cpu, i), i->size);
+	/* in the order in which hardware faults */
 	uint64_t b = load_n(cpu, areg(cpu, i, X86_RDI), i->size);
+	uint64_t a = load_n(cpu, src_address(cpu, i), i->size);
 
 	compare(cpu, a, b, i->size);
 	areg_set(cpu, i, X86_RSI, cpu->gpr[X86_RSI] + step(cpu, i));

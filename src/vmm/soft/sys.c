@@ -126,9 +126,10 @@ HANDLER(clts)
 /* LMSW can set PE but not clear it. */
 HANDLER(lmsw)
 {
-	uint16_t v = i->flags & INSN_MEM ? load2(cpu, insn_ea(cpu, i)) : reg2(cpu, i->rd);
+	uint16_t v;
 
 	privileged(cpu);
+	v = i->flags & INSN_MEM ? load2(cpu, insn_ea(cpu, i)) : reg2(cpu, i->rd);
 	cpu->cr0 = (cpu->cr0 & ~0xeull) | (v & 0xf) | CR0_PE;
 	fp_mode_changed(cpu);
 	NEXT(cpu, i);
