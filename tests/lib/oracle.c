@@ -121,7 +121,7 @@ static void minimise(struct oracle *o, struct gen_seq *s, struct seq_in *in,
 	while (again) {
 		again = false;
 		for (unsigned i = 0; i < s->nr; i++) {
-			if (s->insn[i].drop)
+			if (s->insn[i].drop || s->insn[i].keep)
 				continue;
 			s->insn[i].drop = true;
 			if (agree(o, s, in, p))
