@@ -25,6 +25,14 @@
 #define LIMIT_VSOCK_BUDGET	(64u << 20)
 #define LIMIT_VSOCK_OPEN_MS	10000		/* CONNECT line, guest's answer */
 #define LIMIT_VSOCK_CLOSE_MS	60000		/* guest's answer to a full close */
+
+#define LIMIT_NET_SOCKETS	2048	/* of the guest's outside connections */
+#define LIMIT_NET_BACKLOG	(4u << 20)	/* bytes waiting for receive buffers */
+#define LIMIT_NET_FORWARDS	64
+#define LIMIT_NET_RULES		256
+#define LIMIT_NET_HOLD_MS	10000	/* a connection waits for its listener */
+#define LIMIT_NET_BOOT_MS	60000	/* … as long after the first frame */
+
 #define LIMIT_PROBE_MS		50
 
 #endif

@@ -2,6 +2,7 @@
 /* virtio-blk over a raw file, and over a disk of our own that fails on demand. */
 #include <errno.h>
 #include <fcntl.h>
+#include <semaphore.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -34,9 +35,9 @@ struct ctx {
 /* A disk that counts, fails, and can be held. */
 struct fake {
 	struct disk disk;
-	int error;
-	unsigned flushes, writes;
-	pthread_mutex_t gate;
+	_Atomic int error;
+	_Atomic unsigned flushes, writes;
+	sem_t gate;		/* taken: reads wait */
 };
 
 static struct fake *to_fake(struct disk *d)
@@ -48,11 +49,11 @@ static int fake_rw(struct disk *d, const struct iovec *iov, unsigned nr, uint64_
 {
 	struct fake *f = to_fake(d);
 
-	pthread_mutex_lock(&f->gate);
+	sem_wait(&f->gate);
 	f->writes++;
 	for (unsigned i = 0; i < nr && !f->error; i++)
 		memset(iov[i].iov_base, off / DISK_SECTOR, iov[i].iov_len);
-	pthread_mutex_unlock(&f->gate);
+	sem_post(&f->gate);
 	return f->error;
 }
 
@@ -83,7 +84,7 @@ static struct fake *fake_new(void)
 	struct fake *f = calloc(1, sizeof(*f));
 
 	f->disk = (struct disk){ .ops = &fake_ops, .size = DISK_BYTES };
-	pthread_mutex_init(&f->gate, NULL);
+	sem_init(&f->gate, 0, 1);
 	return f;
 }
 
@@ -315,12 +316,12 @@ static void many_at_once(void **state)
 
 	start(&c, &f->disk, ~0ull);
 	c.d.indirect = true;
-	pthread_mutex_lock(&f->gate);
+	sem_wait(&f->gate);
 	fill_ring(&c, 256);
 	vd_turn(&c.d);
 	vd_turn(&c.d);
 	assert_int_equal(c.d.dev->vq[0].inflight, LIMIT_BLK_REQUESTS);
-	pthread_mutex_unlock(&f->gate);
+	sem_post(&f->gate);
 	for (unsigned i = 0; i < 256; i++) {
 		uint16_t head = vd_used(&c.d, 0, NULL);
 
@@ -346,7 +347,7 @@ static void *open_gate(void *arg)
 
 	/* The requests have to be waited for: give the waiter time to sleep. */
 	usleep(20000);
-	pthread_mutex_unlock(&o->f->gate);
+	sem_post(&o->f->gate);
 	return NULL;
 }
 
@@ -359,7 +360,7 @@ static void reset_waits_for_io(void **state)
 
 	start(&c, &o.f->disk, ~0ull);
 	c.d.indirect = true;
-	pthread_mutex_lock(&o.f->gate);
+	sem_wait(&o.f->gate);
 	fill_ring(&c, 32);
 	vd_turn(&c.d);
 	assert_int_equal(pthread_create(&o.thread, NULL, open_gate, &o), 0);
@@ -383,7 +384,7 @@ static void freed_with_io_in_flight(void **state)
 
 	start(&c, &o.f->disk, ~0ull);
 	c.d.indirect = true;
-	pthread_mutex_lock(&o.f->gate);
+	sem_wait(&o.f->gate);
 	fill_ring(&c, 100);
 	vd_turn(&c.d);
 	assert_int_equal(pthread_create(&o.thread, NULL, open_gate, &o), 0);

@@ -13,10 +13,12 @@
 
 #include "base/io.h"
 #include "tests/lib/devfix.h"
+#include "tests/lib/fakenet.h"
 #include "vmm/console.h"
 #include "vmm/dev/blk.h"
 #include "vmm/dev/console.h"
 #include "vmm/dev/devices.h"
+#include "vmm/dev/net.h"
 #include "vmm/dev/vsock.h"
 #include "vmm/disk/disk.h"
 
@@ -56,6 +58,14 @@ static void attach_vsock(struct devfix *f)
 	vd_attach(&f->d, &vsock_class, "", &cfg);
 }
 
+static void attach_net(struct devfix *f)
+{
+	struct net_config cfg = { .mac = { 2, 0, 0, 0, 0, 1 } };
+
+	cfg.netif = &fakenet_new()->netif;
+	vd_attach(&f->d, &net_class, "", &cfg);
+}
+
 static void attach_plain(struct devfix *f)
 {
 	vd_attach(&f->d, f->class, "", NULL);
@@ -69,6 +79,7 @@ static const struct {
 	{ &console_class, attach_console },
 	{ &rng_class, attach_plain },
 	{ &vsock_class, attach_vsock },
+	{ &net_class, attach_net },
 };
 
 static void attach(struct devfix *f)

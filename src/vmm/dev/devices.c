@@ -10,15 +10,18 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "base/err.h"
 #include "vmm/accel.h"
 #include "vmm/dev/blk.h"
 #include "vmm/dev/console.h"
+#include "vmm/dev/net.h"
 #include "vmm/dev/vsock.h"
 #include "vmm/disk/disk.h"
 #include "vmm/layout.h"
+#include "vmm/net/netif.h"
 #include "vmm/state.h"
 #include "vmm/virtio/virtio.h"
 #include "vmm/vm.h"
@@ -154,9 +157,20 @@ static int make_vsock(struct vm *vm, struct err *err)
 	return add_device(vm, &vsock_class, "", &cfg, err);
 }
 
+static int make_net(struct vm *vm, struct err *err)
+{
+	struct net_config cfg;
+
+	if (!vm->spec.net)
+		return 0;
+	memcpy(cfg.mac, vm->spec.mac, sizeof(cfg.mac));
+	cfg.netif = netif_slirp_new(vm->loop, &vm->lock, &vm->spec, err);
+	return cfg.netif ? add_device(vm, &net_class, "", &cfg, err) : -EIO;
+}
+
 /* In table order. */
 static int (*const makers[])(struct vm *vm, struct err *err) = {
-	make_disks, make_console, make_rng, make_vsock,
+	make_disks, make_console, make_rng, make_vsock, make_net,
 };
 _Static_assert(ARRAY_LEN(makers) == ARRAY_LEN(device_classes), "a maker a row");
 

@@ -23,7 +23,8 @@ struct vm;
 	X(blk) \
 	X(console) \
 	X(rng) \
-	X(vsock)
+	X(vsock) \
+	X(net)
 
 #define X(name) extern const struct virtio_class name##_class;
 DEVICES(X)

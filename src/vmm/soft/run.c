@@ -300,8 +300,7 @@ static void step_one(struct soft_cpu *cpu)
 		i = i->fn(cpu, i);
 	if (tf)
 		cpu->pending_db |= DR6_BS;
-	/* Held back behind MOV SS, whose successor traps by itself. */
-	if (!cpu->pending_db || cpu->shadow == SHADOW_MOV_SS)
+	if (!cpu->pending_db)
 		return;
 	cpu->dr6 |= cpu->pending_db;
 	cpu->event = (struct soft_event){
@@ -317,7 +316,7 @@ static bool run_event(struct soft_cpu *cpu, enum soft_stop *stop)
 		*stop = SOFT_STOP_SHUTDOWN;
 		return true;
 	}
-	if (cpu->bare && !cpu->deliver) {
+	if (cpu->bare) {
 		*stop = SOFT_STOP_EXCEPTION;
 		return true;
 	}
@@ -377,8 +376,7 @@ enum soft_stop soft_run(struct soft_cpu *cpu, uint64_t max, uint64_t until)
 {
 	enum soft_stop stop;
 
-	if (cpu->bare && !cpu->deliver)
-		cpu->event.pending = false;
+	cpu->event.pending &= !cpu->bare;
 	cpu->limited = max || until;
 	cpu->run_left = max ? max : UINT64_MAX;
 	cpu->run_until = until;

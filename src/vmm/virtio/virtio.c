@@ -117,9 +117,10 @@ struct virtio_dev *virtio_new(const struct virtio_class *class,
 			VIRTIO_F_INDIRECT_DESC | VIRTIO_F_EVENT_IDX;
 	dev->id = strdup(id ? id : "");
 	init_queues(dev);
-	ret = dev->id ? init_bell(dev, err) : err_set(err, ENOMEM, "no memory");
-	if (!ret && class->init)
-		ret = class->init(dev, arg, err);
+	/* First: what arg hands over belongs to the device from here on. */
+	ret = class->init ? class->init(dev, arg, err) : 0;
+	if (!ret)
+		ret = dev->id ? init_bell(dev, err) : err_set(err, ENOMEM, "no memory");
 	if (ret < 0) {
 		err_wrap(err, ret, "cannot make device %s", class->name);
 		virtio_free(dev);

@@ -403,7 +403,7 @@ static void tell_written(const struct virtq *vq, const struct chain *c)
 		mem_wrote(vq->dev->env.mem, c->gpa[i], c->iov[i].iov_len);
 }
 
-void virtq_push(struct virtq *vq, struct chain *c)
+void virtq_fill(struct virtq *vq, struct chain *c)
 {
 	struct used_elem e = { .id = c->head, .len = (uint32_t)c->in_pos };
 	size_t off;
@@ -418,9 +418,21 @@ void virtq_push(struct virtq *vq, struct chain *c)
 	memcpy(ring_at(vq, vq->used, off, sizeof(e)), &e, sizeof(e));
 	mem_wrote(vq->dev->env.mem, vq->used + off, sizeof(e));
 	vq->next_used++;
+}
+
+void virtq_publish(struct virtq *vq)
+{
+	if (!virtio_live(vq->dev) || !vq->ready)
+		return;
 	/* Release: the driver reads idx, then entries and buffers (2.7.14). */
 	__atomic_store_n(used_u16(vq, RING_IDX), vq->next_used, __ATOMIC_RELEASE);
 	mem_wrote(vq->dev->env.mem, vq->used + RING_IDX, 2);
+}
+
+void virtq_push(struct virtq *vq, struct chain *c)
+{
+	virtq_fill(vq, c);
+	virtq_publish(vq);
 }
 
 /* Did the index pass the driver's event on its way from old to new? */

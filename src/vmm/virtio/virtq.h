@@ -91,6 +91,12 @@ unsigned chain_in_iov(const struct chain *c, size_t len, struct iovec *iov, unsi
  * written.  Chains of an older generation are dropped.  May be out of order.
  */
 void virtq_push(struct virtq *vq, struct chain *c);
+/*
+ * The two halves of virtq_push, for a frame in several chains: the driver must
+ * see all of them at once (5.1.6.4).
+ */
+void virtq_fill(struct virtq *vq, struct chain *c);
+void virtq_publish(struct virtq *vq);
 /* The chain's queue was reset since: its memory is the driver's again. */
 static inline bool virtq_stale(const struct virtq *vq, const struct chain *c)
 {

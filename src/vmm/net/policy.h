@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * policy.h - which frames of the guest may go out.
+ *
+ * Always: nothing reaches the host's loopback by its own addresses, and the
+ * resolver's address answers DNS only.  With rules (HOST|CIDR[:PORT]): what they do
+ * not name is refused.
+ */
+#ifndef VMM_NET_POLICY_H
+#define VMM_NET_POLICY_H
+
+#include <stdbool.h>
+
+struct err;
+struct frame;
+struct policy;
+
+enum policy_verdict {
+	POLICY_PASS,
+	POLICY_DROP,
+	POLICY_REFUSE,		/* drop, and say so to the guest */
+};
+
+/* rules: NULL-terminated, or NULL for no policy. */
+struct policy *policy_new(char *const *rules, struct err *err);
+void policy_free(struct policy *p);
+
+enum policy_verdict policy_check(struct policy *p, const struct frame *f);
+/* A frame on its way to the guest: DNS answers teach host names' addresses. */
+void policy_learn(struct policy *p, const struct frame *f);
+
+#endif
