@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/err.h"
@@ -27,6 +28,17 @@ static void add_disk(struct spec *s, struct spec_fds *fds, const char *path)
 	d->id = strdup(id);
 	d->nr_layers = 1;
 	spec_fds_add(fds, open(path, O_RDWR), "%s.0", id);
+}
+
+/* A terminal or pipe is a stream; a regular file is a log. */
+static void add_console(struct spec_fds *fds)
+{
+	struct stat st;
+
+	if (!fstat(STDOUT_FILENO, &st) && S_ISREG(st.st_mode))
+		spec_fds_add(fds, open("/proc/self/fd/1", O_RDWR), "console");
+	else
+		spec_fds_add(fds, dup(STDOUT_FILENO), "tty");
 }
 
 static int parse(struct spec *s, struct spec_fds *fds, int argc, char **argv)
@@ -55,7 +67,7 @@ static int parse(struct spec *s, struct spec_fds *fds, int argc, char **argv)
 		spec_fds_add(fds, open(argv[optind + 1], O_RDONLY), "initrd");
 	free(s->cmdline);
 	s->cmdline = strdup(argv[optind + 2]);
-	spec_fds_add(fds, dup(STDOUT_FILENO), "tty");
+	add_console(fds);
 	return 0;
 }
 
@@ -76,7 +88,7 @@ int main(int argc, char **argv)
 			"[-c CPUS] [-d DISK]... KERNEL INITRD|- CMDLINE\n");
 		return 64;
 	}
-	vm = vm_new(&spec, &fds, &err);
+	vm = vm_new(&spec, &fds, NULL, &err);
 	if (vm && !vm_start(vm, &err))
 		end = vm_run(vm);
 	if (err.num)
