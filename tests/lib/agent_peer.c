@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -13,6 +14,7 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -23,11 +25,14 @@
 #include "guest/agent.h"
 #include "guest/guest.h"
 
-static _Noreturn void serve(int listen_fd, const char *config)
+static _Noreturn void serve(int listen_fd, const char *config, bool pid1)
 {
 	struct guest g = { .console = -1, .kmsg = -1, .random = -1 };
 
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	for (int sig = 1; sig < NSIG; sig++)
+		signal(sig, SIG_DFL);	/* the test framework's handlers */
+	g.pid1 = pid1;
 	g.console = open("/dev/null", O_WRONLY | O_CLOEXEC);
 	g.proc = open("/proc", O_PATH | O_CLOEXEC);
 	/* the multiplexer beside devpts: the one inside may be root's alone */
@@ -37,7 +42,7 @@ static _Noreturn void serve(int listen_fd, const char *config)
 	_exit(agent_run(&g, listen_fd) ? 4 : 0);
 }
 
-void peer_start(struct peer_agent *a, const char *config)
+static int listen_at(struct peer_agent *a)
 {
 	struct sockaddr_un sun = { .sun_family = AF_UNIX };
 	int fd;
@@ -50,11 +55,34 @@ void peer_start(struct peer_agent *a, const char *config)
 	assert_return_code(bind(fd, (struct sockaddr *)&sun, sizeof(sun)), errno);
 	assert_return_code(listen(fd, 256), errno);
 	signal(SIGPIPE, SIG_IGN);
+	return fd;
+}
+
+void peer_start(struct peer_agent *a, const char *config)
+{
+	int fd = listen_at(a);
+
 	a->pid = fork();
 	assert_true(a->pid >= 0);
 	if (!a->pid)
-		serve(fd, config);
+		serve(fd, config, false);
 	close(fd);
+}
+
+bool peer_start_pid1(struct peer_agent *a, const char *config)
+{
+	int fd = listen_at(a);
+
+	a->pid = syscall(SYS_clone, SIGCHLD | CLONE_NEWPID |
+			 (geteuid() ? CLONE_NEWUSER : 0), 0, 0, 0, 0);
+	if (!a->pid)
+		serve(fd, config, true);
+	close(fd);
+	if (a->pid > 0)
+		return true;
+	unlink(a->path);
+	rmdir(a->dir);
+	return false;
 }
 
 int peer_stop(struct peer_agent *a)
@@ -230,4 +258,18 @@ void peer_result_done(struct peer_result *r)
 {
 	buf_done(&r->out);
 	buf_done(&r->err);
+}
+
+void peer_expect(int fd, const char *text)
+{
+	struct buf all = BUF_INIT, b = BUF_INIT;
+	enum agent_frame type;
+
+	while (!all.len || !strstr(all.data, text)) {
+		assert_true(peer_recv(fd, &type, &b));
+		if (type == AGENT_STDOUT)
+			buf_add(&all, b.data, b.len);
+	}
+	buf_done(&all);
+	buf_done(&b);
 }

@@ -6,6 +6,7 @@
 #ifndef TESTS_AGENT_PEER_H
 #define TESTS_AGENT_PEER_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
@@ -20,6 +21,11 @@ struct peer_agent {
 
 /* config: JSON of the boot configuration, or NULL. */
 void peer_start(struct peer_agent *a, const char *config);
+/*
+ * The same as PID 1 of a namespace of its own, which is what it is in a guest;
+ * false when this host does not let us make one.
+ */
+bool peer_start_pid1(struct peer_agent *a, const char *config);
 /* Ends it if it has not ended; returns its wait status. */
 int peer_stop(struct peer_agent *a);
 int peer_connect(const struct peer_agent *a);
@@ -27,6 +33,8 @@ int peer_connect(const struct peer_agent *a);
 void peer_send(int fd, enum agent_frame type, const void *data, size_t len);
 /* One frame into *data (cleared first); 0 at the end of the stream. */
 int peer_recv(int fd, enum agent_frame *type, struct buf *data);
+/* Reads output until text has come. */
+void peer_expect(int fd, const char *text);
 /* Sends a request and expects OK; returns the connection. */
 int peer_request(const struct peer_agent *a, const char *json);
 /* The same, expecting FAIL: its errno. */
