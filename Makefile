@@ -145,10 +145,10 @@ $(TESTS): $(O)/tests/%: $(O)/obj/tests/%.o $(TEST_LIB) $(VMM_A) $(GUEST_A) $(LIB
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(LDFLAGS) -o $@ $(filter %.o,$^) $(TEST_LIB) $(VMM_A) $(GUEST_A) $(LIB_A) $(PKG_LIBS) -lcmocka -lm
 
-$(TOOLS): $(O)/%: $(O)/obj/%.o $(LIB_A) $(VMM_A)
+$(TOOLS): $(O)/%: $(O)/obj/%.o $(LIB_A) $(VMM_A) $(GUEST_A)
 	$(call say,LD,$@)
 	@mkdir -p $(@D)
-	$(Q)$(CC) $(LDFLAGS) -o $@ $< $(VMM_A) $(LIB_A) $(PKG_LIBS) -lutil -lm
+	$(Q)$(CC) $(LDFLAGS) -o $@ $< $(VMM_A) $(GUEST_A) $(LIB_A) $(PKG_LIBS) -lutil -lm
 
 .PHONY: tests tools
 tests: $(TESTS) tools
@@ -158,9 +158,9 @@ tools: $(TOOLS)
 deps:
 	@scripts/deps.sh
 
-# unit, dev, cpu and static checks: seconds, no guest
+# all but e2e, and static checks: seconds, no guest
 check-fast: all tests check-style
-	@O=$(O) scripts/run-tests unit dev cpu fault
+	@O=$(O) scripts/run-tests unit dev cpu fault cli
 
 check-style:
 	@scripts/check-includes
@@ -169,7 +169,7 @@ check-style:
 check: deps
 	@$(MAKE) --no-print-directory all tests
 	@$(MAKE) --no-print-directory check-style
-	@O=$(O) scripts/run-tests unit dev cpu fault e2e
+	@O=$(O) scripts/run-tests unit dev cpu fault cli e2e
 
 -include mk/*.mk
 

@@ -1,0 +1,67 @@
+#!/bin/bash
+# SPDX-License-Identifier: MIT
+# agent-context, completion, feedback, doctor, manual pages: all say the same.
+. "$(dirname "$0")/lib.sh"
+
+machinen agent-context >"$scratch/context"
+is "agent-context is JSON" "$(jq -r .schema_version "$scratch/context")" 1
+
+# Every flag described is one the parser knows, and the other way round.
+bad=
+while IFS=$'\t' read -r c flag value; do
+	help=$(machinen "$c" --help)
+	[[ $help == *"--$flag"* ]] || bad+=" help:$c--$flag"
+	case $value in
+	true)
+		got=$(machinen "$c" "--$flag" -- 2>&1)
+		[[ $got == *PARSE_FLAG_UNKNOWN* ]] && bad+=" unknown:$c--$flag"
+		;;
+	esac
+done < <(jq -r '.commands[] | .name as $c | .flags[] | [$c, .name, .takes_value] | @tsv' "$scratch/context")
+is "flags are those of the parser" "$bad" ""
+codes=$(sed -n 's/^\tX(\([A-Z_]*\),.*/\1/p' src/base/codes.h)
+is "error codes are those of the table" "$(jq -r '.error_codes[].code' "$scratch/context")" "$codes"
+ok "the header lists the same codes" scripts/gen-codes --check
+
+for c in $(jq -r '.commands[].name' "$scratch/context"); do
+	[ -n "$(grep -F "machinen $c" docs/man/machinen.1)" ] || bad+=" man:$c"
+	for f in $(jq -r ".commands[] | select(.name == \"$c\") | .flags[].name" "$scratch/context"); do
+		grep -qF -- "--$f" docs/man/machinen.1 || bad+=" man:$c--$f"
+	done
+done
+is "machinen(1) has every command and flag" "$bad" ""
+for c in $codes; do
+	grep -qw "$c" docs/man/machinen.1 || bad+=" $c"
+done
+is "machinen(1) has every error code" "$bad" ""
+for f in $(grep -oE '\bmn_[a-z_]+\(' include/machinen.h | sort -u); do
+	grep -qF "${f%(}" docs/man/machinen.h.3 || bad+=" ${f%(}"
+done
+is "machinen.h(3) has every function" "$bad" ""
+
+complete() { # words...
+	bash -c 'source <(machinen completion bash); COMP_WORDS=(machinen "$@"); COMP_CWORD=$#; _machinen; echo "${COMPREPLY[*]}"' _ "$@"
+}
+is "completes commands" "$(complete ins)" "inspect install"
+is "completes flags" "$(complete boot --det)" "--detach"
+is "completes choices" "$(complete boot --accel s)" "soft"
+machinen boot -d --name web/one -- sleep 1000 >/dev/null
+is "completes running VMs" "$(complete exec we)" "web/one"
+is "completes them for every target" "$(complete stop web)" "web/one"
+for s in bash zsh fish; do
+	run machinen completion $s
+	like "completion $s" "$out" '__complete'
+done
+machinen stop web/one >/dev/null
+
+run machinen feedback 'it "works"'
+is "feedback" "$status" 0
+run machinen feedback --list
+is "feedback --list" "$out" 'it "works"'
+is "feedback.jsonl" "$(jq -r .text "$MACHINEN_HOME/feedback.jsonl")" 'it "works"'
+run machinen doctor --json
+is "doctor --json" "$(jq -r '[.schema_version, .ok] | @tsv' <<<"$out")" $'1\ttrue'
+MACHINEN_ASSETS_DIR=/none run machinen doctor
+is "doctor fails without a base" "$status" 1
+like "doctor says what to do" "$out" 'machinen install'
+finish
