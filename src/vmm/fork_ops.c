@@ -22,8 +22,8 @@
 #include "base/json.h"
 #include "base/log.h"
 #include "base/util.h"
+#include "layer/layer.h"
 #include "vmm/ctl_server.h"
-#include "vmm/disk/disk.h"
 #include "vmm/process.h"
 #include "vmm/snapshot.h"
 #include "vmm/vm.h"
@@ -143,35 +143,36 @@ static int make_roles(struct vm *vm, const struct spec *s, const struct spec_fds
 /* ---- the child ---- */
 
 /* Fresh layers get their headers here: they stand on what was just sealed. */
-static int make_layers(const struct spec *s, const struct spec_fds *fds,
-		       const uint64_t *size, struct err *err)
+static int make_layers(const struct spec *s, const struct spec_fds *fds, struct err *err)
 {
 	int ret = 0;
 
-	for (unsigned i = 0; i < s->nr_disks && !ret; i++)
-		if (!s->disk[i].readonly)
-			ret = disk_cow_create(spec_fds_get(fds, "%s.%u", s->disk[i].id,
-					      s->disk[i].nr_layers - 1), size[i], err);
+	for (unsigned i = 0; i < s->nr_disks && !ret; i++) {
+		const struct spec_disk *d = &s->disk[i];
+		unsigned top = d->nr_layers - 1;
+
+		if (!d->readonly)
+			ret = layer_create(spec_fds_get(fds, "%s.%u", d->id, top),
+					   spec_fds_get(fds, "%s.%u", d->id, top - 1),
+					   top == 1, 0, err);
+	}
 	return ret;
 }
 
 static _Noreturn void child(struct vm *vm, struct freeze *f, struct spec *s,
 			    struct spec_fds *fds)
 {
-	uint64_t size[SPEC_MAX_DISKS] = { 0 };
 	int keep[SPEC_MAX_FDS + 1];
 	struct err err = ERR_INIT;
 	struct restore *r;
 
-	for (unsigned i = 0; i < vm->spec.nr_disks; i++)
-		size[i] = freeze_disk_size(vm, i);
 	for (unsigned i = 0; i < fds->nr; i++)
 		keep[i] = fds->fd[i].fd;
 	keep[fds->nr] = vm->mem.file_fd;
 	freeze_close_all_but(keep, fds->nr + 1);
 	setsid();
 	r = restore_from(&f->state, &vm->mem, &err);
-	if (r && make_layers(s, fds, size, &err)) {
+	if (r && make_layers(s, fds, &err)) {
 		restore_free(r);
 		r = NULL;
 	}

@@ -104,13 +104,6 @@ static struct disk *disk_of(struct vm *vm, unsigned i)
 	return dev ? blk_disk(dev) : NULL;
 }
 
-uint64_t freeze_disk_size(struct vm *vm, unsigned i)
-{
-	struct disk *d = disk_of(vm, i);
-
-	return d ? d->size : 0;
-}
-
 /* What would make sealing fail, before anything is done. */
 static int check_disks(struct vm *vm, const struct spec_fds *fds, struct err *err)
 {

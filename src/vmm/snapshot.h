@@ -88,8 +88,6 @@ void freeze_end(struct vm *vm, struct freeze *f);
 json_t *freeze_phases(const struct freeze *f);
 json_t *freeze_disks(const struct vm *vm, const struct freeze *f);
 
-/* What the guest sees of disk i. */
-uint64_t freeze_disk_size(struct vm *vm, unsigned i);
 /* In the child: closes every descriptor but 0 to 2 and those. */
 void freeze_close_all_but(const int *fds, unsigned nr);
 
