@@ -73,7 +73,7 @@ all: $(PROGRAMS) $(LIB_A) $(LIB_SO) $(GUEST)
 # Guest FP and vector registers live in the host's while guest code runs, so
 # nothing in the software CPU may touch them (docs/cpu.md).  It also calls stubs
 # from inline assembly, which a red zone would not survive.
-$(O)/obj/src/vmm/soft/%.o: CFLAGS += -mgeneral-regs-only -mno-red-zone
+$(O)/obj/src/vmm/soft/%.o: CFLAGS += -mgeneral-regs-only -mno-red-zone $(if $(SAN),-DSOFT_NO_TAIL)
 
 $(O)/obj/%.o: %.c
 	$(call say,CC,$<)
@@ -135,7 +135,7 @@ test-bins = $(patsubst %.c,$(O)/%,$(wildcard $(addsuffix /*.c,$(1))))
 TESTS := $(call test-bins,$(TEST_DIRS))
 TOOLS := $(call test-bins,tests/tool tests/bench examples)
 
-$(TEST_LIB): $(call obj-of,$(wildcard tests/lib/*.c))
+$(TEST_LIB): $(call obj-of,$(call src-of,tests/lib))
 	$(call say,AR,$@)
 	@mkdir -p $(@D)
 	$(Q)rm -f $@ && $(AR) rcs $@ $^
@@ -145,10 +145,10 @@ $(TESTS): $(O)/tests/%: $(O)/obj/tests/%.o $(TEST_LIB) $(VMM_A) $(GUEST_A) $(LIB
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(LDFLAGS) -o $@ $(filter %.o,$^) $(TEST_LIB) $(VMM_A) $(GUEST_A) $(LIB_A) $(PKG_LIBS) -lcmocka -lm
 
-$(TOOLS): $(O)/%: $(O)/obj/%.o $(LIB_A) $(VMM_A) $(GUEST_A)
+$(TOOLS): $(O)/%: $(O)/obj/%.o $(TEST_LIB) $(LIB_A) $(VMM_A) $(GUEST_A)
 	$(call say,LD,$@)
 	@mkdir -p $(@D)
-	$(Q)$(CC) $(LDFLAGS) -o $@ $< $(VMM_A) $(GUEST_A) $(LIB_A) $(PKG_LIBS) -lutil -lm
+	$(Q)$(CC) $(LDFLAGS) -o $@ $< $(TEST_LIB) $(VMM_A) $(GUEST_A) $(LIB_A) $(PKG_LIBS) -lcmocka -lutil -lm
 
 .PHONY: tests tools
 tests: $(TESTS) tools

@@ -204,6 +204,19 @@ static void set_reg(struct gen *g, unsigned reg, uint32_t val)
 	append(g, b, n + 4);
 }
 
+static void pin_last(struct gen *g)
+{
+	g->s->insn[g->s->nr - 1].keep = true;
+	g->s->insn[g->s->nr - 1].glued = true;
+}
+
+/* For what must be there when the next instruction runs. */
+static void pin_reg(struct gen *g, unsigned reg, uint32_t val)
+{
+	set_reg(g, reg, val);
+	pin_last(g);
+}
+
 static uint32_t pick_address(struct gen *g, unsigned size)
 {
 	uint32_t off;
@@ -411,13 +424,15 @@ static bool aim_image(struct gen *g, const ZydisDecodedInstruction *i,
 		return false;
 	g->last = true;
 	g->s->cr2 = MAX(g->s->cr2, CR2_PAGE);
-	set_reg(g, 0, below(g, 8));
-	set_reg(g, 2, 0);
+	pin_reg(g, 0, below(g, 8));
+	pin_reg(g, 2, 0);
 	if (chance(g, 60) && at <= SEQ_DATA + SEQ_DATA_SIZE - SEQ_XSAVE) {
 		store_first(g, i, at);
-		set_reg(g, 0, below(g, 8));
+		pin_last(g);
+		pin_reg(g, 0, below(g, 8));
 	}
 	aim_operand(g, i, o, b, at);
+	pin_last(g);
 	return true;
 }
 
@@ -439,6 +454,7 @@ static void before_popf(struct gen *g)
 
 	memcpy(push + 1, &val, 4);
 	append(g, push, 5);
+	pin_last(g);
 }
 
 static void add_vsib(struct gen *g, const ZydisDecodedInstruction *i,
@@ -480,6 +496,9 @@ static unsigned cr2_of(const ZydisDecodedInstruction *i)
 	switch (i->mnemonic) {
 	case ZYDIS_MNEMONIC_MASKMOVQ: case ZYDIS_MNEMONIC_MASKMOVDQU:
 	case ZYDIS_MNEMONIC_VMASKMOVDQU:
+	/* two operands in memory: which is read first? */
+	case ZYDIS_MNEMONIC_CMPSB: case ZYDIS_MNEMONIC_CMPSW:
+	case ZYDIS_MNEMONIC_CMPSD: case ZYDIS_MNEMONIC_CMPSQ:
 		return CR2_ANY;
 	case ZYDIS_MNEMONIC_VMASKMOVPS: case ZYDIS_MNEMONIC_VMASKMOVPD:
 	case ZYDIS_MNEMONIC_VPMASKMOVD: case ZYDIS_MNEMONIC_VPMASKMOVQ:
@@ -487,6 +506,31 @@ static unsigned cr2_of(const ZydisDecodedInstruction *i)
 	default:
 		return CR2_EXACT;
 	}
+}
+
+/*
+ * Shifts by more than one leave OF undefined, and it depends on the encoding: LAHF
+ * keeps the other flags for the comparison, INC defines OF again.
+ */
+static void define_of(struct gen *g, const ZydisDecodedInstruction *i)
+{
+	uint8_t inc[3] = { 0x41, 0xff, 0xc0 | below(g, 8) };
+
+	switch (i->mnemonic) {
+	case ZYDIS_MNEMONIC_ROL: case ZYDIS_MNEMONIC_ROR: case ZYDIS_MNEMONIC_RCL:
+	case ZYDIS_MNEMONIC_RCR: case ZYDIS_MNEMONIC_SHL: case ZYDIS_MNEMONIC_SHR:
+	case ZYDIS_MNEMONIC_SAR:
+		if (i->opcode == 0xd0 || i->opcode == 0xd1)
+			return;
+		break;
+	case ZYDIS_MNEMONIC_SHLD: case ZYDIS_MNEMONIC_SHRD:
+		break;
+	default:
+		return;
+	}
+	if (chance(g, 50))
+		append(g, (uint8_t[]){ 0x9f }, 1);
+	append(g, inc, 3);
 }
 
 static bool add_one(struct gen *g)
@@ -517,6 +561,9 @@ static bool add_one(struct gen *g)
 	else if (!aim_image(g, &i, &op[0], b))
 		aim(g, &i, op, b);
 	append(g, b, i.length);
+	if (g->s->nr > 1 && g->s->insn[g->s->nr - 2].keep)
+		g->s->insn[g->s->nr - 1].glued = true;
+	define_of(g, &i);
 	return true;
 }
 
@@ -645,8 +692,8 @@ static void fill_branch(const struct gen_seq *s, unsigned n, const unsigned *at,
 	const struct gen_insn *i = &s->insn[n];
 	unsigned next = n + 1, skip = i->target, end = at[n] + i->len;
 
-	while (next < s->nr && (skip || s->insn[next].drop)) {
-		skip -= skip && !s->insn[next].drop;
+	while (next < s->nr && (skip || s->insn[next].drop || s->insn[next].glued)) {
+		skip -= skip && !s->insn[next].drop && !s->insn[next].glued;
 		next++;
 	}
 	int32_t disp = (int32_t)(at[next] - end);

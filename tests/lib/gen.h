@@ -21,6 +21,8 @@ struct gen_insn {
 	bool branch;		/* ends in a relative displacement, to be filled */
 	uint8_t target;		/* instructions to skip, when a branch */
 	bool drop;		/* left out by the minimiser */
+	bool keep;		/* not to be left out: it makes the next one safe */
+	bool glued;		/* not to be jumped at: what makes it safe is before it */
 };
 
 struct gen_seq {

@@ -262,7 +262,7 @@ void native_run(struct native *n, const struct seq_in *in, struct seq_out *out)
 
 	memcpy(out->gpr, c->out_gpr, sizeof(out->gpr));
 	out->rip = c->out_rip;
-	out->rflags = c->out_rflags;
+	out->rflags = c->out_rflags & ~0x10000ull;	/* RF: of the signal frame */
 	out->vector = c->vector;
 	out->error = vector_has_error(c->vector) ? c->error : 0;
 	out->cr2 = c->vector == 14 ? c->cr2 : 0;

@@ -438,20 +438,36 @@ void blocks_done(struct soft_cpu *cpu)
 	cpu->blocks = NULL;
 }
 
+/* The instruction at rip, as far as it is mapped; its length at most. */
+static unsigned fetch_bytes(struct soft_cpu *cpu, uint8_t bytes[15])
+{
+	unsigned n = 0;
+
+	while (n < 15) {
+		uint64_t va = cpu->rip + n;
+		const struct tlb2_entry *t = mmu_translate(cpu, va, ACC_EXEC | ACC_PROBE);
+		unsigned off = va & ~PAGE_MASK;
+
+		if (!t || !(t->flags & WALK_RAM))
+			break;
+		do
+			bytes[n++] = cpu->mem->base[t->gpa + off++];
+		while (n < 15 && off < PAGE_SIZE);
+	}
+	return n;
+}
+
 _Noreturn void cpu_noncanonical(struct soft_cpu *cpu, unsigned acc)
 {
-	const struct tlb2_entry *t;
-	bool stack = false;
-	unsigned off = cpu->rip & ~PAGE_MASK;
+	uint8_t bytes[15];
+	unsigned n;
+	bool stack;
 
 	if (acc & (ACC_EXEC | ACC_SYSTEM))
 		cpu_gp(cpu);
-	t = mmu_translate(cpu, cpu->rip, ACC_EXEC | ACC_PROBE);
-	if (t && (t->flags & WALK_RAM)) {
-		fp_save(cpu);
-		stack = insn_uses_stack(cpu, cpu->mem->base + t->gpa + off,
-					MIN(PAGE_SIZE - off, 15u));
-		fp_load(cpu);
-	}
+	n = fetch_bytes(cpu, bytes);
+	fp_save(cpu);
+	stack = insn_uses_stack(cpu, bytes, n);
+	fp_load(cpu);
 	cpu_raise(cpu, stack ? VEC_SS : VEC_GP, 0);
 }

@@ -79,6 +79,12 @@ static void set_memory(struct insn *i, const ZydisDecodedInstruction *z,
 	i->base = address_slot(op->mem.base);
 	i->index = address_slot(op->mem.index);
 	i->scale = op->mem.scale > 1 ? __builtin_ctz(op->mem.scale) : 0;
+	/* Zydis 4.0 invents a base here after a 67 prefix and REX.B. */
+	if (z->attributes & ZYDIS_ATTRIB_HAS_SIB && z->raw.modrm.mod == 0 &&
+	    z->raw.sib.base == 5) {
+		i->base = SLOT_ZERO;
+		disp = z->raw.disp.value;
+	}
 	if (i->base == SLOT_RIP)
 		disp += z->length;
 	i->disp = disp;
@@ -297,6 +303,8 @@ bool insn_uses_stack(struct soft_cpu *cpu, const uint8_t *p, unsigned n)
 
 	if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(&cpu_decoder(cpu)->zydis, p, n, &z, ops)))
 		return false;
+	if (z.mnemonic == ZYDIS_MNEMONIC_ENTER)	/* its reads through rbp are not listed */
+		return true;
 	for (unsigned k = 0; k < z.operand_count; k++) {
 		if (ops[k].type != ZYDIS_OPERAND_TYPE_MEMORY)
 			continue;

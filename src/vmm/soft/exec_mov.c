@@ -81,6 +81,10 @@ static insn_fn *mov_choose(const struct insn *i, enum op_form form)
 	return mov_seg_choose(i);
 }
 
+static insn_fn *const movnti_fn[NR_FORMS][4] = {
+	[FORM_MR] = { NULL, NULL, mov_mr4, mov_mr8 },
+};
+
 HANDLER(lea2)
 {
 	set2(cpu, i->rd, insn_ea(cpu, i));
@@ -459,6 +463,7 @@ HANDLER(nop)
 
 const struct op ops_mov[] = {
 	{ .mnemonic = ZYDIS_MNEMONIC_MOV, .choose = mov_choose },
+	{ .mnemonic = ZYDIS_MNEMONIC_MOVNTI, .form = movnti_fn },
 	{ .mnemonic = ZYDIS_MNEMONIC_LEA, .form = lea_fn },
 	{ .mnemonic = ZYDIS_MNEMONIC_MOVZX, .choose = movzx_choose },
 	{ .mnemonic = ZYDIS_MNEMONIC_MOVSX, .choose = movsx_choose },

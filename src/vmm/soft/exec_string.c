@@ -130,8 +130,9 @@ static void compare(struct soft_cpu *cpu, uint64_t a, uint64_t b, unsigned size)
 
 static uint64_t cmps_part(struct soft_cpu *cpu, const struct insn *i, uint64_t n)
 {
-	uint64_t a = load_n(cpu, src_address(cpu, i), i->size);
+	/* in the order in which hardware faults */
 	uint64_t b = load_n(cpu, areg(cpu, i, X86_RDI), i->size);
+	uint64_t a = load_n(cpu, src_address(cpu, i), i->size);
 
 	compare(cpu, a, b, i->size);
 	areg_set(cpu, i, X86_RSI, cpu->gpr[X86_RSI] + step(cpu, i));
@@ -152,13 +153,18 @@ static uint64_t scas_part(struct soft_cpu *cpu, const struct insn *i, uint64_t n
 static inline const struct insn *repeat(struct soft_cpu *cpu, const struct insn *i,
 	uint64_t (*part)(struct soft_cpu *, const struct insn *, uint64_t), unsigned until_zf)
 {
+	uint32_t cc = cpu->cc;	/* CMPS and SCAS that fault leave these */
 	uint64_t n;
 
 	if (!(i->flags & (INSN_REP | INSN_REPNE))) {
 		part(cpu, i, 1);
 		NEXT(cpu, i);
 	}
-	for (n = areg(cpu, i, X86_RCX); n;) {
+	n = areg(cpu, i, X86_RCX);
+	if (i->flags & INSN_ADDR32)	/* the upper half goes, fault or not */
+		areg_set(cpu, i, X86_RCX, n);
+	while (n) {
+		cpu->cc = cc;
 		n -= part(cpu, i, cpu->stepping ? 1 : n);
 		areg_set(cpu, i, X86_RCX, n);
 		if (until_zf < 2 && !!(cpu->cc & CC_ZF) == until_zf)
@@ -166,8 +172,6 @@ static inline const struct insn *repeat(struct soft_cpu *cpu, const struct insn 
 		if (n && unlikely(attention(cpu)))
 			return NULL;
 	}
-	if (i->flags & INSN_ADDR32 && !n)
-		areg_set(cpu, i, X86_RCX, 0);
 	NEXT(cpu, i);
 }
 

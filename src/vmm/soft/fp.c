@@ -43,6 +43,7 @@ struct isa {
 static const struct isa isas[] = {
 	{ ZYDIS_ISA_SET_X87, FP_X87, CPUID_1_EDX, 0 },
 	{ ZYDIS_ISA_SET_FCMOV, FP_X87, CPUID_1_EDX, 15 },
+	{ ZYDIS_ISA_SET_PPRO, FP_X87, CPUID_1_EDX, 15 },	/* FCOMI and kin */
 	{ ZYDIS_ISA_SET_SSE3X87, FP_X87, CPUID_1_ECX, 0 },
 	{ ZYDIS_ISA_SET_PENTIUMMMX, FP_MMX, CPUID_1_EDX, 23 },
 	{ ZYDIS_ISA_SET_FXSAVE, FP_X87, CPUID_1_EDX, 24 },
@@ -82,6 +83,15 @@ static const struct isa *find_isa(const ZydisDecodedInstruction *z)
 		if (isas[n].set == z->meta.isa_set)
 			return &isas[n];
 	return NULL;
+}
+
+bool fp_offers(const struct cpu_model *model, const ZydisDecodedInstruction *z)
+{
+	const struct isa *isa = find_isa(z);
+
+	return isa && model->word[isa->word] >> isa->bit & 1 &&
+	       (z->encoding == ZYDIS_INSTRUCTION_ENCODING_LEGACY ||
+		z->encoding == ZYDIS_INSTRUCTION_ENCODING_VEX);
 }
 
 static bool is_vector_register(ZydisRegister r)
@@ -536,20 +546,17 @@ static void decode_stub(struct soft_cpu *cpu, const ZydisDecodedInstruction *z,
 bool fp_decode(struct soft_cpu *cpu, const ZydisDecodedInstruction *z,
 	       const ZydisDecodedOperand *ops, struct insn *i)
 {
-	const struct isa *isa = find_isa(z);
 	union fp_aux a = { .u = 0 };
 
 	if (!is_ours(z, ops))
 		return false;
-	if (!isa || !(cpu->model->word[isa->word] >> isa->bit & 1) ||
-	    z->encoding == ZYDIS_INSTRUCTION_ENCODING_EVEX ||
-	    z->encoding == ZYDIS_INSTRUCTION_ENCODING_MVEX) {
+	if (!fp_offers(cpu->model, z)) {
 		i->fn = fp_ud;
 		i->flags |= INSN_END;
 		return true;
 	}
 	i->flags |= INSN_FP;
-	a.cls = class_of(isa, z, ops);
+	a.cls = class_of(find_isa(z), z, ops);
 	if (z->mnemonic == ZYDIS_MNEMONIC_LDMXCSR ||
 	    z->mnemonic == ZYDIS_MNEMONIC_VLDMXCSR)
 		i->fn = fp_ldmxcsr;

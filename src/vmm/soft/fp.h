@@ -133,6 +133,8 @@ static inline union fp_aux fp_aux(const struct insn *i)
 	return (union fp_aux){ .u = i->aux };
 }
 
+/* Does the model have this instruction, and is it fp.c's? */
+bool fp_offers(const struct cpu_model *model, const struct ZydisDecodedInstruction_ *z);
 /* Raises what keeps the class from running. */
 _Noreturn void fp_denied(struct soft_cpu *cpu, unsigned cls);
 /* The host raised `vector` in a stub. */

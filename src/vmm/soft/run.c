@@ -300,7 +300,8 @@ static void step_one(struct soft_cpu *cpu)
 		i = i->fn(cpu, i);
 	if (tf)
 		cpu->pending_db |= DR6_BS;
-	if (!cpu->pending_db)
+	/* Held back behind MOV SS, whose successor traps by itself. */
+	if (!cpu->pending_db || cpu->shadow == SHADOW_MOV_SS)
 		return;
 	cpu->dr6 |= cpu->pending_db;
 	cpu->event = (struct soft_event){
@@ -316,7 +317,7 @@ static bool run_event(struct soft_cpu *cpu, enum soft_stop *stop)
 		*stop = SOFT_STOP_SHUTDOWN;
 		return true;
 	}
-	if (cpu->bare) {
+	if (cpu->bare && !cpu->deliver) {
 		*stop = SOFT_STOP_EXCEPTION;
 		return true;
 	}
@@ -376,7 +377,8 @@ enum soft_stop soft_run(struct soft_cpu *cpu, uint64_t max, uint64_t until)
 {
 	enum soft_stop stop;
 
-	cpu->event.pending &= !cpu->bare;
+	if (cpu->bare && !cpu->deliver)
+		cpu->event.pending = false;
 	cpu->limited = max || until;
 	cpu->run_left = max ? max : UINT64_MAX;
 	cpu->run_until = until;

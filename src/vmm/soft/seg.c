@@ -383,10 +383,11 @@ static uint16_t word_operand(struct soft_cpu *cpu, const struct insn *i)
 static void load_system(struct soft_cpu *cpu, const struct insn *i, enum x86_seg s,
 			unsigned type)
 {
-	uint16_t sel = word_operand(cpu, i);
 	uint64_t va, lo, hi;
+	uint16_t sel;
 
 	privileged(cpu);
+	sel = word_operand(cpu, i);
 	if (!(sel & ~3u)) {
 		if (s == X86_TR)
 			cpu_gp(cpu);

@@ -96,7 +96,8 @@ struct soft_cpu {
 	bool nmi_pending, nmi_masked;
 	bool irq_latched;	/* interrupt pending while it could not be taken */
 	bool halted;
-	bool bare;		/* no delivery: soft_run() reports exceptions */
+	bool bare;		/* soft_run() returns at exceptions and HLT */
+	bool deliver;		/* and yet exceptions go through the IDT */
 	bool shutdown;
 	uint8_t fp_deny;	/* enum fp_class: instructions that fault now */
 	bool limited;		/* soft_run() counts instructions */
@@ -205,8 +206,8 @@ enum soft_stop {
 	SOFT_STOP_KICK,
 	SOFT_STOP_COUNT,	/* max instructions done */
 	SOFT_STOP_RIP,		/* about to execute `until` */
-	SOFT_STOP_EXCEPTION,	/* cpu->event; only when cpu->bare */
-	SOFT_STOP_HLT,
+	SOFT_STOP_EXCEPTION,	/* cpu->event; only when cpu->bare, not deliver */
+	SOFT_STOP_HLT,		/* only when cpu->bare, nothing pending */
 	SOFT_STOP_SHUTDOWN,
 };
 /*

@@ -126,9 +126,10 @@ HANDLER(clts)
 /* LMSW can set PE but not clear it. */
 HANDLER(lmsw)
 {
-	uint16_t v = i->flags & INSN_MEM ? load2(cpu, insn_ea(cpu, i)) : reg2(cpu, i->rd);
+	uint16_t v;
 
 	privileged(cpu);
+	v = i->flags & INSN_MEM ? load2(cpu, insn_ea(cpu, i)) : reg2(cpu, i->rd);
 	cpu->cr0 = (cpu->cr0 & ~0xeull) | (v & 0xf) | CR0_PE;
 	fp_mode_changed(cpu);
 	NEXT(cpu, i);
@@ -261,6 +262,12 @@ HANDLER(sysret)
 	rflags_set(cpu, cpu->gpr[X86_R11], 0x3c7fd7);
 	cpu_mode_changed(cpu);
 	return branch_to(cpu, i);
+}
+
+/* As with a null SYSENTER_CS: these lead to 32-bit code, which is not ours. */
+HANDLER(sysenter)
+{
+	cpu_gp(cpu);
 }
 
 HANDLER(swapgs)
@@ -557,6 +564,8 @@ const struct op ops_sys[] = {
 	{ .mnemonic = ZYDIS_MNEMONIC_LMSW, .any = lmsw },
 	{ .mnemonic = ZYDIS_MNEMONIC_SYSCALL, .flags = INSN_END, .any = syscall },
 	{ .mnemonic = ZYDIS_MNEMONIC_SYSRET, .flags = INSN_END, .any = sysret },
+	{ .mnemonic = ZYDIS_MNEMONIC_SYSENTER, .flags = INSN_END, .any = sysenter },
+	{ .mnemonic = ZYDIS_MNEMONIC_SYSEXIT, .flags = INSN_END, .any = sysenter },
 	{ .mnemonic = ZYDIS_MNEMONIC_SWAPGS, .any = swapgs },
 	{ .mnemonic = ZYDIS_MNEMONIC_CLI, .any = cli },
 	{ .mnemonic = ZYDIS_MNEMONIC_STI, .any = sti },

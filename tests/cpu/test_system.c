@@ -1,0 +1,318 @@
+// SPDX-License-Identifier: MIT
+/*
+ * test_system.c - bare-metal programs with known answers: paging, faults and
+ * their error codes, stacks, system calls, debugging, interrupts, timers, code that
+ * changes, modes of the FPU.
+ *
+ * The programs are in tests/lib/guest_progs.S.  BACKEND=kvm runs them on KVM, which
+ * must give the same answers.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "base/util.h"
+#include "tests/lib/guest.h"
+
+#define ANY	(~0ull)
+
+/* What the log must say: vector, error code, CR2 (#PF alone). */
+struct expect {
+	uint8_t vector;
+	uint32_t error;
+	uint64_t cr2;
+};
+
+struct answer {
+	unsigned index;		/* at G_RESULT */
+	uint64_t value;
+};
+
+struct program {
+	const char *name;
+	const uint8_t *code, *end;
+	const struct expect *log;
+	unsigned nr_log;
+	const struct answer *answer;
+	unsigned nr_answers;
+	enum accel_exit exit;
+};
+
+#define K G_KPAGE
+#define PF(error, cr2) { 14, error, cr2 }
+#define GP(error) { 13, error, ANY }
+#define V(vector) { vector, 0, ANY }
+
+static const struct expect page_faults_log[] = {
+	PF(0, 0x1000000), PF(2, 0x1000008), PF(3, K), PF(3, K), PF(0x11, K + 0x1000),
+	PF(9, K + 0x2000), PF(5, K), PF(7, K), PF(4, 0x1000000), PF(6, 0x1000010),
+	PF(0x15, G_UPAGE), PF(0x15, K), PF(0x14, 0x1000000),
+	PF(0, K + 0x4000), PF(2, K + 0x4000), PF(2, K + 0x4000),
+};
+static const struct answer page_faults_answers[] = { { 0, 0x5a } };
+
+static const struct expect smep_smap_log[] = {
+	PF(0x11, G_UPAGE), PF(1, G_UPAGE + 0x1000), PF(3, G_UPAGE + 0x1000),
+	PF(1, G_UPAGE + 0x1000), V(6),
+};
+static const struct answer smep_smap_answers[] = { { 0, 0x22 }, { 1, 0x33 } };
+
+static const struct expect accessed_dirty_log[] = { PF(3, K), V(0) };
+static const struct answer accessed_dirty_answers[] = {
+	{ 0, 0 }, { 1, 0x20 }, { 2, 0x60 }, { 3, 0 }, { 4, 0x20 }, { 5, 0x20 }, { 6, 0 },
+	{ 7, 0x20 }, { 8, 0x60 }, { 9, 0x20 }, { 10, 0x20 }, { 11, 0x60 },
+};
+
+static const struct answer tlb_answers[] = {
+	{ 0, 0x11 }, { 1, 0x22 }, { 2, 0x33 }, { 3, 0x22 }, { 4, 8 * 0x33 },
+	{ 5, 8 * 0x11 }, { 6, 0x22 },
+};
+
+static const struct expect stacks_log[] = {
+	V(3), V(3), V(3), V(0x80),
+};
+/* Frame of five words, vector and error code below the top. */
+static const struct answer stacks_answers[] = {
+	{ 0, G_STACK - 16 - 56 }, { 1, G_IST - 56 }, { 2, G_STACK - 0x4000 - 56 },
+};
+
+static const struct expect soft_ints_log[] = {
+	V(3), V(0x80), V(6), V(1), GP(0x81 * 8 + 2), GP(13 * 8 + 2), V(3), V(0x80), GP(0),
+	GP(0), GP(0), GP(0), V(1), V(0), GP(0), GP(0), GP(0), GP(0), GP(0), GP(0),
+};
+
+static const struct expect double_fault_log[] = { V(8), PF(0, 0x1000000) };
+
+static const struct expect segments_log[] = {
+	{ 11, G_SEL_ABSENT, ANY }, GP(0x1000), GP(G_CS), GP(G_USS & ~3), GP(G_TR), GP(0),
+	GP(G_UCS & ~3), V(6), GP(G_SS),
+};
+static const struct answer segments_answers[] = { { 0, 0 }, { 1, 1 }, { 2, G_USS } };
+
+static const struct expect syscalls_log[] = { V(0x80), V(6) };
+static const struct answer syscalls_answers[] = {
+	{ 0, G_USTACK }, { 1, 0x603 }, { 2, 0 }, { 3, G_CS }, { 4, G_SS }, { 5, 0x46 },
+	{ 6, G_UCS }, { 7, G_USS }, { 8, 0x603 },
+};
+
+static const struct expect gs_base_log[] = { V(6), GP(0) };
+static const struct answer gs_base_answers[] = {
+	{ 0, 0x1234 }, { 1, 0x5678 }, { 2, K }, { 3, 0x1234 }, { 4, K },
+	{ 5, 0x123456789a },
+};
+
+static const struct expect single_step_log[] = {
+	V(1), V(1), V(1), V(1), V(1), V(1), V(1), V(1), V(1), V(1), V(1),
+};
+static const struct answer single_step_answers[] = { { 0, 11 }, { 1, K + 3 } };
+
+static const struct expect breakpoints_log[] = { V(1), V(1), V(1), V(1), V(1) };
+static const struct answer breakpoints_answers[] = {
+	{ 0, 0xffff0ff1 }, { 1, 0xffff0ff2 }, { 2, 0xffff0ff4 }, { 3, 0xffff0ff2 },
+	{ 4, 0xffff2ff0 }, { 16, 1 }, { 18, 0x400 },
+};
+
+static const struct answer self_modifying_answers[] = {
+	{ 0, 7 }, { 1, 9 }, { 2, 4950 }, { 3, 5 }, { 4, 0x21 }, { 5, 0x43 }, { 6, 1 },
+	{ 7, 0x201 }, { 8, 1 }, { 9, 2 },
+};
+
+#define HOLE (K + 0x5000)
+static const struct expect string_faults_log[] = {
+	PF(2, HOLE), PF(2, HOLE), PF(0, HOLE + 31), PF(0, HOLE), PF(0x10, HOLE),
+};
+static const struct answer string_faults_answers[] = {
+	{ 0, 48 }, { 1, HOLE }, { 2, 6 }, { 3, HOLE - 4 }, { 4, 16 }, { 5, K + 0x800 },
+	{ 6, 97 }, { 7, HOLE }, { 32, 0 }, { 33, 0x0102030405060708 }, { 34, 0x77 },
+};
+
+static const struct expect interrupts_log[] = {
+	V(0x40), V(0x40), V(0x81), V(0x80), V(0x40), V(0x80), V(0x40), GP(0x82 * 8 + 2),
+};
+static const struct answer interrupts_answers[] = {
+	{ 0, 0 }, { 1, 1 }, { 2, 2 }, { 3, 2 }, { 4, 5 }, { 5, 5 }, { 6, 6 }, { 7, 7 },
+};
+
+static const struct answer timers_answers[] = {
+	{ 0, 1 }, { 1, 0 }, { 2, 0 }, { 3, 0 }, { 4, 2 }, { 5, 1 },
+};
+
+static const struct expect fpu_modes_log[] = {
+	V(7), V(7), V(7), V(7), V(6), V(7), V(6), V(6), V(6), V(6), V(6), GP(0),
+	V(7), V(7), V(16), V(16), V(19), V(6), GP(0), GP(0), GP(0), GP(0), GP(0),
+};
+static const struct answer fpu_modes_answers[] = { { 0, 7 }, { 1, 1 }, { 2, 0x1d84 } };
+
+static const struct expect general_protection_log[] = {
+	GP(0), PF(0x10, 0x7ffffffffffd), GP(0), GP(0), GP(0), GP(0), GP(0), GP(0),
+	GP(0), GP(0), V(6), GP(0), V(6),
+};
+
+#define DECLARE(n) extern const uint8_t prog_##n[], prog_##n##_end[]
+DECLARE(page_faults); DECLARE(smep_smap); DECLARE(accessed_dirty); DECLARE(tlb);
+DECLARE(stacks); DECLARE(soft_ints); DECLARE(double_fault); DECLARE(triple_fault);
+DECLARE(segments); DECLARE(syscalls); DECLARE(gs_base); DECLARE(single_step);
+DECLARE(breakpoints); DECLARE(self_modifying); DECLARE(string_faults);
+DECLARE(interrupts); DECLARE(timers); DECLARE(interrupted_work); DECLARE(fpu_modes);
+DECLARE(general_protection);
+
+#define CODE(n) .name = #n, .code = prog_##n, .end = prog_##n##_end
+#define LOG(n) .log = n##_log, .nr_log = ARRAY_LEN(n##_log)
+#define ANSWER(n) .answer = n##_answers, .nr_answers = ARRAY_LEN(n##_answers)
+#define WHOLE_LOG ~0u	/* anything */
+
+static const struct program programs[] = {
+	{ CODE(page_faults), LOG(page_faults), ANSWER(page_faults) },
+	{ CODE(smep_smap), LOG(smep_smap), ANSWER(smep_smap) },
+	{ CODE(accessed_dirty), LOG(accessed_dirty), ANSWER(accessed_dirty) },
+	{ CODE(tlb), ANSWER(tlb), .nr_log = 0 },
+	{ CODE(stacks), LOG(stacks), ANSWER(stacks) },
+	{ CODE(soft_ints), LOG(soft_ints) },
+	{ CODE(double_fault), LOG(double_fault) },
+	{ CODE(triple_fault), .exit = ACCEL_EXIT_SHUTDOWN },
+	{ CODE(segments), LOG(segments), ANSWER(segments) },
+	{ CODE(syscalls), LOG(syscalls), ANSWER(syscalls) },
+	{ CODE(gs_base), LOG(gs_base), ANSWER(gs_base) },
+	{ CODE(single_step), LOG(single_step), ANSWER(single_step) },
+	{ CODE(breakpoints), LOG(breakpoints), ANSWER(breakpoints) },
+	{ CODE(self_modifying), ANSWER(self_modifying) },
+	{ CODE(string_faults), LOG(string_faults), ANSWER(string_faults) },
+	{ CODE(interrupts), LOG(interrupts), ANSWER(interrupts) },
+	{ CODE(timers), ANSWER(timers), .nr_log = WHOLE_LOG },
+	{ CODE(fpu_modes), LOG(fpu_modes), ANSWER(fpu_modes) },
+	{ CODE(general_protection), LOG(general_protection) },
+};
+
+static void print_log(const struct guest *g)
+{
+	for (unsigned i = 0; i < g->nr_log && i < 64; i++) {
+		const struct guest_record *r = &g->log[i];
+
+		printf("#   %2u: vector %llu error %llx rip +%llx cs %llx rflags %llx cr2 %llx dr6 %llx\n",
+		       i, (unsigned long long)r->vector, (unsigned long long)r->error,
+		       (unsigned long long)(r->rip - G_CODE), (unsigned long long)r->cs,
+		       (unsigned long long)r->rflags, (unsigned long long)r->cr2,
+		       (unsigned long long)r->dr6);
+	}
+}
+
+static bool log_right(const struct guest *g, const struct program *p)
+{
+	unsigned n = p->nr_log == WHOLE_LOG ? 0 : MIN(p->nr_log, g->nr_log);
+
+	if (p->nr_log != WHOLE_LOG && g->nr_log != p->nr_log) {
+		printf("# %s: %u events, expected %u\n", p->name, g->nr_log, p->nr_log);
+		return false;
+	}
+	for (unsigned i = 0; i < n; i++) {
+		const struct guest_record *r = &g->log[i];
+		const struct expect *e = &p->log[i];
+
+		if (r->vector != e->vector || (uint32_t)r->error != e->error ||
+		    (e->cr2 != ANY && r->cr2 != e->cr2)) {
+			printf("# %s: event %u: expected vector %u error %x cr2 %llx\n",
+			       p->name, i, e->vector, e->error,
+			       (unsigned long long)e->cr2);
+			return false;
+		}
+	}
+	return true;
+}
+
+static bool answers_right(const struct guest *g, const struct program *p)
+{
+	bool right = true;
+
+	for (unsigned i = 0; i < p->nr_answers; i++) {
+		uint64_t got = g->result[p->answer[i].index];
+
+		if (got == p->answer[i].value)
+			continue;
+		printf("# %s: result %u is %llx, expected %llx\n", p->name,
+		       p->answer[i].index, (unsigned long long)got,
+		       (unsigned long long)p->answer[i].value);
+		right = false;
+	}
+	return right;
+}
+
+static bool run_program(struct guest *g, const struct program *p)
+{
+	bool right;
+
+	guest_run(g, p->code, (uint64_t)(p->end - p->code));
+	right = !g->hung && g->exit == p->exit;
+	if (!right)
+		printf("# %s: exit %d, hung %d, rip +%llx\n", p->name, g->exit, g->hung,
+		       (unsigned long long)(g->state->rip - G_CODE));
+	right = log_right(g, p) & answers_right(g, p) & right;
+	if (!right)
+		print_log(g);
+	return right;
+}
+
+/* cmocka sets its own SIGFPE handler before each test, so each makes its guest. */
+static struct guest *make_guest(void)
+{
+	const char *backend = getenv("BACKEND");
+	struct guest *g = guest_new(backend && !strcmp(backend, "kvm") ? &accel_kvm :
+								       &accel_soft);
+
+	if (!g)
+		skip();
+	return g;
+}
+
+static void gives_known_answers(void **state)
+{
+	const struct program *p = *state;
+	struct guest *g = make_guest();
+	bool right = run_program(g, p);
+
+	guest_free(g);
+	assert_true(right);
+}
+
+/* A loop of integer, SSE and x87 work; what comes out must not depend on what
+ * interrupts it. */
+static void work_survives_interruption(void **state)
+{
+	struct guest *g = make_guest();
+	uint64_t r[34];
+
+	guest_run(g, prog_interrupted_work,
+		  (uint64_t)(prog_interrupted_work_end - prog_interrupted_work));
+	memcpy(r, g->result, sizeof(r));
+	if (!g->ended) {
+		printf("# exit %d, hung %d, %llu interrupts, %llu steps\n", g->exit,
+		       g->hung, (unsigned long long)r[32], (unsigned long long)r[33]);
+		print_log(g);
+	}
+	assert_true(g->ended);
+	guest_free(g);
+	assert_int_equal(r[1], 0);
+	assert_int_equal(r[2], r[0]);
+	assert_true(r[32] >= 20);	/* interrupts */
+	assert_true(r[33] >= 380000);	/* steps */
+}
+
+int main(void)
+{
+	struct CMUnitTest tests[ARRAY_LEN(programs) + 1];
+	unsigned n = 0;
+
+	memset(tests, 0, sizeof(tests));
+	for (; n < ARRAY_LEN(programs); n++)
+		tests[n] = (struct CMUnitTest){
+			.name = programs[n].name, .test_func = gives_known_answers,
+			.initial_state = (void *)(uintptr_t)&programs[n],
+		};
+	tests[n] = (struct CMUnitTest)cmocka_unit_test(work_survives_interruption);
+	return cmocka_run_group_tests_name("system", tests, NULL, NULL);
+}
