@@ -25,9 +25,9 @@
 #include "base/util.h"
 #include "tests/lib/native.h"
 
-#define CTX 0x30000000u
+#define CTX 0x5a5a0000u
 #define PAGE 4096u
-#define CTX_STR "0x30000000"
+#define CTX_STR "0x5a5a0000"
 
 /* Offsets are used by the assembly below. */
 struct native_ctx {

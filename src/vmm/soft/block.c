@@ -467,7 +467,7 @@ _Noreturn void cpu_noncanonical(struct soft_cpu *cpu, unsigned acc)
 		cpu_gp(cpu);
 	n = fetch_bytes(cpu, bytes);
 	fp_save(cpu);
-	stack = insn_uses_stack(cpu, bytes, n);
+	stack = insn_uses_stack(cpu, bytes, n, acc & ACC_WRITE);
 	fp_load(cpu);
 	cpu_raise(cpu, stack ? VEC_SS : VEC_GP, 0);
 }

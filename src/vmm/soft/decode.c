@@ -295,8 +295,9 @@ int insn_decode(struct soft_cpu *cpu, struct insn *i, const uint8_t *p, unsigned
  * Is the address this instruction failed at relative to the stack segment?  It
  * matters for the choice between #GP and #SS alone, so it is found out late.
  */
-bool insn_uses_stack(struct soft_cpu *cpu, const uint8_t *p, unsigned n)
+bool insn_uses_stack(struct soft_cpu *cpu, const uint8_t *p, unsigned n, bool write)
 {
+	uint8_t what = write ? ZYDIS_OPERAND_ACTION_MASK_WRITE : ZYDIS_OPERAND_ACTION_MASK_READ;
 	ZydisDecodedInstruction z;
 	ZydisDecodedOperand ops[ZYDIS_MAX_OPERAND_COUNT];
 	bool stack = false, other = false;
@@ -306,13 +307,12 @@ bool insn_uses_stack(struct soft_cpu *cpu, const uint8_t *p, unsigned n)
 	if (z.mnemonic == ZYDIS_MNEMONIC_ENTER)	/* its reads through rbp are not listed */
 		return true;
 	for (unsigned k = 0; k < z.operand_count; k++) {
-		if (ops[k].type != ZYDIS_OPERAND_TYPE_MEMORY)
+		if (ops[k].type != ZYDIS_OPERAND_TYPE_MEMORY || !(ops[k].actions & what))
 			continue;
 		if (ops[k].mem.segment == ZYDIS_REGISTER_SS)
 			stack = true;
 		else
 			other = true;
 	}
-	return stack && (!other || !canonical(cpu->gpr[X86_RSP]) ||
-			 !canonical(cpu->gpr[X86_RSP] - 8));
+	return stack && !other;
 }

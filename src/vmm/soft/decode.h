@@ -15,7 +15,7 @@ struct decoder {
 };
 
 void decoder_init(struct decoder *d);
-bool insn_uses_stack(struct soft_cpu *cpu, const uint8_t *p, unsigned n);
+bool insn_uses_stack(struct soft_cpu *cpu, const uint8_t *p, unsigned n, bool write);
 struct decoder *cpu_decoder(struct soft_cpu *cpu);
 
 #endif

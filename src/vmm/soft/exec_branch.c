@@ -77,19 +77,18 @@ HANDLER(jmp_rel)
 	return branch_direct(cpu, i);
 }
 
-static uint64_t indirect_target(struct soft_cpu *cpu, const struct insn *i)
+static inline uint64_t indirect_target(struct soft_cpu *cpu, const struct insn *i)
 {
-	uint64_t to = i->flags & INSN_MEM ? load8(cpu, insn_ea(cpu, i)) :
-					    reg8(cpu, i->rd);
-
-	if (unlikely(!canonical(to)))
-		cpu_gp(cpu);
-	return to;
+	return i->flags & INSN_MEM ? load8(cpu, insn_ea(cpu, i)) : reg8(cpu, i->rd);
 }
 
 HANDLER(jmp_ind)
 {
-	cpu->rip = indirect_target(cpu, i);
+	uint64_t to = indirect_target(cpu, i);
+
+	if (unlikely(!canonical(to)))
+		cpu_gp(cpu);
+	cpu->rip = to;
 	return branch_to(cpu, i);
 }
 
@@ -101,9 +100,13 @@ HANDLER(call_rel)
 
 HANDLER(call_ind)
 {
-	uint64_t to = indirect_target(cpu, i);
+	uint64_t to = indirect_target(cpu, i), rsp = cpu->gpr[X86_RSP] - 8;
 
-	push8(cpu, cpu->rip + i->len);
+	/* A push that faults comes before a target that is not canonical. */
+	store8(cpu, rsp, cpu->rip + i->len);
+	if (unlikely(!canonical(to)))
+		cpu_gp(cpu);
+	cpu->gpr[X86_RSP] = rsp;
 	cpu->rip = to;
 	return branch_to(cpu, i);
 }

@@ -154,6 +154,8 @@ static inline const struct insn *repeat(struct soft_cpu *cpu, const struct insn 
 	uint64_t (*part)(struct soft_cpu *, const struct insn *, uint64_t), unsigned until_zf)
 {
 	uint32_t cc = cpu->cc;	/* CMPS and SCAS that fault leave these */
+	/* a trap after each round */
+	bool single = cpu->rflags & FL_TF || cpu->dr7 & 0xff;
 	uint64_t n;
 
 	if (!(i->flags & (INSN_REP | INSN_REPNE))) {
@@ -165,11 +167,12 @@ static inline const struct insn *repeat(struct soft_cpu *cpu, const struct insn 
 		areg_set(cpu, i, X86_RCX, n);
 	while (n) {
 		cpu->cc = cc;
-		n -= part(cpu, i, cpu->stepping ? 1 : n);
+		n -= part(cpu, i, single ? 1 : n);
 		areg_set(cpu, i, X86_RCX, n);
 		if (until_zf < 2 && !!(cpu->cc & CC_ZF) == until_zf)
 			break;
-		if (n && unlikely(attention(cpu)))
+		if (n && unlikely(attention(cpu)) &&
+		    (single || cpu->attention & ~(uint32_t)ATT_SLOW))
 			return NULL;
 	}
 	NEXT(cpu, i);
