@@ -267,27 +267,42 @@ static void remove_leftovers(struct job *j)
 	closedir(d);
 }
 
-/* A directory to build in; returns its locked descriptor. */
-static int make_tmp(struct job *j, char *tmp, size_t len)
+/* A new locked directory, or -EAGAIN when it was taken for a leftover. */
+static int try_tmp(struct job *j, char *tmp, size_t len)
 {
 	uint64_t r = io_now_ns();
+	struct stat st;
 	int fd;
 
-	remove_leftovers(j);
 	if (getrandom(&r, sizeof(r), 0) < 0)
 		r = io_now_ns();
 	snprintf(tmp, len, "tmp-%d-%016" PRIx64, getpid(), r);
 	if (mkdirat(j->dir_fd, tmp, 0700) < 0)
 		return host_failed(j, errno, "make a directory");
 	fd = openat(j->dir_fd, tmp, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (fd < 0 || flock(fd, LOCK_EX | LOCK_NB) < 0) {
-		int num = errno;
-
+	if (fd < 0 && errno != ENOENT)
+		return host_failed(j, errno, "open a directory");
+	/* until it is locked, another builder may clear it away */
+	if (fd < 0 || flock(fd, LOCK_EX | LOCK_NB) < 0 || fstat(fd, &st) < 0 ||
+	    !st.st_nlink) {
 		io_close(fd);
-		unlinkat(j->dir_fd, tmp, AT_REMOVEDIR);
-		return host_failed(j, num, "make a directory");
+		return -EAGAIN;
 	}
 	return fd;
+}
+
+/* A directory to build in; returns its locked descriptor. */
+static int make_tmp(struct job *j, char *tmp, size_t len)
+{
+	int fd;
+
+	remove_leftovers(j);
+	for (unsigned i = 0; i < 100; i++) {
+		fd = try_tmp(j, tmp, len);
+		if (fd != -EAGAIN)
+			return fd;
+	}
+	return host_failed(j, EAGAIN, "make a directory");
 }
 
 static int write_manifest(struct job *j, int tmp_fd, int disk_fd,
@@ -306,52 +321,71 @@ static int write_manifest(struct job *j, int tmp_fd, int disk_fd,
 		ret = io_write_file(tmp_fd, "manifest.json", text.data,
 				    text.len, 0600);
 	buf_done(&text);
+	if (ret == -ENOENT)
+		return 0;	/* the directory was deleted: see place() */
 	return ret ? host_failed(j, -ret, "write the manifest") : 0;
 }
 
-static int build_in(struct job *j, int tmp_fd, struct image_info *info)
+/* Leaves the disk open for reading in out, whatever becomes of its name. */
+static int build_in(struct job *j, int tmp_fd, struct cache_disk *out)
 {
 	cleanup(io_closep) int fd = openat(tmp_fd, "disk", O_RDWR | O_CREAT |
 					   O_EXCL | O_CLOEXEC, 0600);
 	int ret;
 
+	if (fd < 0 && errno == ENOENT)
+		return -EAGAIN;		/* the directory was deleted */
 	if (fd < 0)
 		return host_failed(j, errno, "create the disk");
+	out->fd = openat(tmp_fd, "disk", O_RDONLY | O_CLOEXEC);
+	if (out->fd < 0)
+		return host_failed(j, errno, "open the disk");
 	if (j->is_dir)
-		ret = image_build_dir(j->in_fd, fd, j->o, info, j->err);
+		ret = image_build_dir(j->in_fd, fd, j->o, &out->info, j->err);
 	else
-		ret = image_build(j->in_fd, fd, j->o, info, j->err);
-	return ret ? ret : write_manifest(j, tmp_fd, fd, info);
+		ret = image_build(j->in_fd, fd, j->o, &out->info, j->err);
+	return ret ? ret : write_manifest(j, tmp_fd, fd, &out->info);
 }
 
-static int build(struct job *j, struct cache_disk *out)
+/* Somebody who deletes the cache meanwhile costs the next boot its time. */
+static int place(struct job *j, const char *tmp)
 {
-	struct image_info info = { .hash = "" };
+	if (renameat(j->dir_fd, tmp, j->dir_fd, j->name) < 0 &&
+	    errno != EEXIST && errno != ENOTEMPTY && errno != ENOENT)
+		return host_failed(j, errno, "place the disk");
+	return 0;
+}
+
+static int try_build(struct job *j, struct cache_disk *out)
+{
 	char tmp[NAME_LEN];
 	int fd = make_tmp(j, tmp, sizeof(tmp)), ret;
 
 	if (fd < 0)
 		return fd;
-	ret = build_in(j, fd, &info);
+	ret = build_in(j, fd, out);
 	if (!ret) {
-		disk_name(j, info.hash);
-		if (renameat(j->dir_fd, tmp, j->dir_fd, j->name) < 0 &&
-		    errno != EEXIST && errno != ENOTEMPTY)
-			ret = host_failed(j, errno, "place the disk");
+		disk_name(j, out->info.hash);
+		ret = place(j, tmp);
 	}
 	if (!ret && !j->is_dir)
-		remember(j, info.hash);
+		remember(j, out->info.hash);
 	io_remove_tree(j->dir_fd, tmp);
 	io_close(fd);
-	image_info_done(&info);
 	if (ret)
-		return ret;
-	ret = open_disk(j, out);
-	if (ret)
-		return err_code(j->err, ERR_HOST_FAILED, -ret, "the prepared disk "
-				"in %s went away", j->cache);
-	out->fresh = true;
-	return 0;
+		cache_disk_done(out);
+	else
+		out->fresh = true;
+	return ret;
+}
+
+static int build(struct job *j, struct cache_disk *out)
+{
+	int ret = -EAGAIN;
+
+	for (unsigned i = 0; ret == -EAGAIN && i < 100; i++)
+		ret = try_build(j, out);
+	return ret == -EAGAIN ? host_failed(j, EAGAIN, "build the disk") : ret;
 }
 
 static int open_cache(struct job *j)
