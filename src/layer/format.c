@@ -24,7 +24,7 @@
 #define RECORD_MAGIC "MNCLEAN\n"
 #define VERSION	     1u
 #define HEADER_LEN   96u	/* up to the sum */
-#define SAMPLE	     65536u
+#define SAMPLE	     8192u	/* holds superblock and UUID of an ext4 */
 #define SEALED	     1u
 
 uint32_t fmt_sum(const void *data, size_t len)

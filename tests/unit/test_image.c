@@ -257,7 +257,7 @@ static void random_trees_come_back(void **state)
 {
 	static const char *const filter[] = { "", "gzip", "zstd", "xz" };
 
-	for (unsigned seed = 0; seed < 24; seed++) {
+	for (unsigned seed = 0; seed < 12; seed++) {
 		int tar = tar_tmpfile();
 
 		random_tree(tar, seed, seed % 4 == 3 ? "gnutar" : "pax",
@@ -635,7 +635,7 @@ static void mutations_do_no_harm(void **state)
 
 	random_tree(tar, 9, "pax", "");
 	size = pread(tar, good, sizeof(good), 0);
-	for (unsigned i = 0; i < 150; i++) {
+	for (unsigned i = 0; i < 60; i++) {
 		int disk = tar_tmpfile(), part = tar_tmpfile();
 		struct err err = ERR_INIT;
 		struct image_info info;
@@ -659,7 +659,7 @@ static void mutations_do_no_harm(void **state)
 		close(disk);
 		close(part);
 	}
-	assert_true(accepted > 5);
+	assert_true(accepted > 2);
 	close(tar);
 }
 
@@ -843,7 +843,7 @@ static void export_survives_damage(void **state)
 	random_tree(tar, 4, "pax", "");
 	assert_int_equal(build(tar, disk, &info, &err), 0);
 	image_info_done(&info);
-	for (unsigned i = 0; i < 150; i++) {
+	for (unsigned i = 0; i < 60; i++) {
 		uint32_t blk;
 		off_t off = 0;
 		int out = tar_tmpfile();
