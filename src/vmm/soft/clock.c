@@ -7,6 +7,8 @@
  * base_ns), which is what lets the TSC_STABLE flag promise that they agree.  The
  * pair changes only when a state is loaded; within a life the page is written
  * once.
+ *
+ * #syscalls clock_gettime nanosleep clock_nanosleep
  */
 #include "vmm/soft/clock.h"
 

@@ -6,6 +6,8 @@
  * its EOI (remote IRR).  An edge that arrives while its pin is masked is kept and
  * sent at unmasking: the real part would lose it, but a lost virtio interrupt is
  * a hung device and a superfluous one is nothing.
+ *
+ * #syscalls sched_yield
  */
 #include "vmm/soft/ioapic.h"
 

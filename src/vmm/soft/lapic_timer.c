@@ -12,6 +12,9 @@
  *
  * The signal goes to the vCPU's thread and its handler does nothing but raise
  * attention, which ends a sleep (EINTR) and makes running code look.
+ *
+ * #syscalls timer_create timer_settime timer_delete clock_gettime gettid
+ * #syscalls rt_sigaction rt_sigprocmask rt_sigreturn
  */
 #include "vmm/soft/lapic_timer.h"
 
