@@ -31,7 +31,7 @@ GUEST(box_handler,
 	"mov %cr2, %rax; mov %rax, 56(%rbx)\n"
 	"1: mov 24(%rsp), %rcx\n"
 	"cmp $32, %rcx; jae 2f\n"
-	"cmp $1, %rcx; je 2f\n"
+	"cmp $1, %rcx; jne 3f; orl $0x10000, 56(%rsp); jmp 2f; 3:\n"	/* RF */
 	"cmp $3, %rcx; je 2f\n"
 	"mov %r15, 40(%rsp)\n"
 	"2: pop %rcx; pop %rbx; pop %rax; add $16, %rsp; iretq");

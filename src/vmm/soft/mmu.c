@@ -17,9 +17,17 @@
  */
 #include "vmm/soft/insn.h"
 
+/*
+ * The lower half of the address space is hashed by epoch too, so that processes do
+ * not evict each other; global pages are honoured in the upper half alone.
+ */
 static inline struct tlb2_entry *tlb2_slot(struct soft_cpu *cpu, uint64_t va)
 {
-	return &cpu->mmu.tlb2[(va >> 12 ^ va >> 23) & (TLB2_SIZE - 1)];
+	uint64_t h = va >> 12 ^ va >> 23;
+
+	if (!(va >> 63))
+		h ^= cpu->mmu.gen * 0x9e3779b97f4a7c15ull >> 48;
+	return &cpu->mmu.tlb2[h & (TLB2_SIZE - 1)];
 }
 
 static uint64_t new_gen(struct mmu *m)
@@ -117,7 +125,7 @@ static void leaf_done(struct soft_cpu *cpu, struct tlb2_entry *e, uint64_t va,
 	if (level > 1)
 		e->flags |= WALK_LARGE;
 	e->gen = cpu->mmu.gen;
-	if ((pte & PTE_G) && (cpu->cr4 & CR4_PGE)) {
+	if ((pte & PTE_G) && (cpu->cr4 & CR4_PGE) && va >> 63) {
 		e->flags |= WALK_GLOBAL;
 		e->gen = cpu->mmu.gen_global;
 	}
