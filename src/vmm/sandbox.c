@@ -164,8 +164,10 @@ static void refused(int sig, siginfo_t *si, void *context)
 
 static int catch_refusals(void)
 {
-	struct sigaction sa = { .sa_sigaction = refused,
-				.sa_flags = SA_SIGINFO | SA_RESTART };
+	struct sigaction sa = {
+		.sa_sigaction = refused,
+		.sa_flags = SA_SIGINFO | SA_RESTART | SA_ONSTACK,
+	};
 
 	return sigaction(SIGSYS, &sa, NULL) < 0 ? -errno : 0;
 }
