@@ -34,7 +34,9 @@
 #define MEMORY_DEFAULT_MAX 16384
 #define TIMEOUT_MS	   60000
 #define TAIL_LINES	   20
-#define TAIL_BYTES	   1500
+#define TAIL_BYTES	   900	/* an error holds 1 KiB a message */
+#define LOG_LINES	   3
+#define LOG_BYTES	   300
 
 int booting_role(struct booting *b, int fd, const char *role)
 {
@@ -265,17 +267,19 @@ static int ms_left(const struct booting *b)
 	       (int)MIN((b->deadline - now) / 1000000 + 1, 3600000ull);
 }
 
-/* Adds how the VMM ended and the console's tail to an error. */
+/* Adds what the VMM said, how it ended, and the console's tail to an error. */
 static int explain(struct booting *b, int ret)
 {
 	struct err inner = ERR_INIT;
 	struct buf tail = BUF_INIT;
 
+	if (vm_log_tail(b->vm->dir, "vmm.log", LOG_LINES, LOG_BYTES, &tail) > 0)
+		buf_adds(&tail, "\n");
 	vm_end_words(b->vm->dir, &tail);
 	if (tail.len)
 		buf_adds(&tail, "; ");
 	buf_adds(&tail, "the console's last lines:\n");
-	if (vm_console_tail(b->vm->dir, TAIL_LINES, TAIL_BYTES, &tail) <= 0)
+	if (vm_log_tail(b->vm->dir, "console.log", TAIL_LINES, TAIL_BYTES, &tail) <= 0)
 		buf_adds(&tail, "(nothing)");
 	err_set(&inner, b->err->num, "%s", tail.oom ? "" : tail.data);
 	err_wrap_code(&inner, b->err->code, ret, "%s", err_message(b->err));

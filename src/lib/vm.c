@@ -227,9 +227,10 @@ static size_t tail_start(const char *text, size_t len, unsigned lines)
 	return at;
 }
 
-int vm_console_tail(int dir, unsigned lines, size_t max, struct buf *out)
+int vm_log_tail(int dir, const char *name, unsigned lines, size_t max,
+		struct buf *out)
 {
-	cleanup(io_closep) int fd = openat(dir, "console.log", O_RDONLY | O_CLOEXEC);
+	cleanup(io_closep) int fd = openat(dir, name, O_RDONLY | O_CLOEXEC);
 	off_t size = fd < 0 ? -1 : lseek(fd, 0, SEEK_END);
 	size_t want = size > 0 ? MIN((size_t)size, max) : 0, at;
 	char *text = want ? malloc(want) : NULL;

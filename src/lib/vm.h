@@ -27,8 +27,9 @@ void vm_free(struct mn_vm *vm);		/* the memory and descriptors alone */
 
 /* One request to the VMM; the answer may be NULL. */
 int vm_ctl(struct mn_vm *vm, json_t *req, json_t **answer, struct err *err);
-/* The last `lines` lines of the console, at most `max` bytes, appended. */
-int vm_console_tail(int dir, unsigned lines, size_t max, struct buf *out);
+/* The last `lines` lines of a log in dir, at most `max` bytes, appended. */
+int vm_log_tail(int dir, const char *name, unsigned lines, size_t max,
+		struct buf *out);
 /* How it ended, from exit.json: appended as words; "" when it does not say. */
 void vm_end_words(int dir, struct buf *out);
 
