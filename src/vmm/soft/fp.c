@@ -31,6 +31,7 @@
 #include <Zydis/Zydis.h>
 
 #include "vmm/soft/fp.h"
+#include "vmm/soft/ops.h"
 
 /* --- which instructions, which feature ---------------------------------------- */
 
@@ -228,11 +229,11 @@ HANDLER(fp_reg)
 	fault = fp_call(i->ptr, NULL);
 	if (unlikely(fault))
 		fp_raise(cpu, fault);
-	return insn_done(cpu, i);
+	NEXT(cpu, i);
 }
 
 /* An x87 exception that is pending comes before a fault of the operand. */
-static void pending_mf(struct soft_cpu *cpu, const struct insn *i)
+static __attribute__((noinline)) void pending_mf(struct soft_cpu *cpu, const struct insn *i)
 {
 	uint16_t sw;
 
@@ -257,8 +258,8 @@ static inline uint64_t aligned_ea(struct soft_cpu *cpu, const struct insn *i,
 	return va;
 }
 
-static const void *read_slow(struct soft_cpu *cpu, const struct insn *i, uint64_t va,
-			     unsigned len)
+static __attribute__((noinline)) const void *
+read_slow(struct soft_cpu *cpu, const struct insn *i, uint64_t va, unsigned len)
 {
 	const void *p;
 
@@ -273,7 +274,7 @@ static const void *read_slow(struct soft_cpu *cpu, const struct insn *i, uint64_
 static inline const void *read_operand(struct soft_cpu *cpu, const struct insn *i,
 				       uint64_t va, unsigned len)
 {
-	const struct tlb_entry *e = fp_tlb(cpu, va);
+	const struct tlb_entry *e = tlb_slot(cpu, va);
 
 	if (likely(((va + len - 1) & PAGE_MASK) == e->rtag))
 		return (const void *)(e->addend + va);
@@ -291,7 +292,7 @@ HANDLER(fp_load_op)
 	fault = fp_call(i->ptr, p);
 	if (unlikely(fault))
 		fp_raise(cpu, fault);
-	return insn_done(cpu, i);
+	NEXT(cpu, i);
 }
 
 /*
@@ -333,15 +334,21 @@ static void *bounce_for_write(struct soft_cpu *cpu, uint64_t va, union fp_aux a)
 	return fp_of(cpu)->image;
 }
 
-static inline void *write_operand(struct soft_cpu *cpu, const struct insn *i,
-				  uint64_t va, union fp_aux a, bool *bounced)
+/* NULL: not in the TLB. */
+static inline void *write_fast(struct soft_cpu *cpu, uint64_t va, unsigned len)
 {
-	const struct tlb_entry *e = fp_tlb(cpu, va);
+	const struct tlb_entry *e = tlb_slot(cpu, va);
+
+	if (likely(((va + len - 1) & PAGE_MASK) == e->wtag))
+		return (void *)(e->addend + va);
+	return NULL;
+}
+
+static void *write_slow(struct soft_cpu *cpu, const struct insn *i, uint64_t va,
+			union fp_aux a, bool *bounced)
+{
 	void *p;
 
-	*bounced = false;
-	if (likely(((va + a.msize - 1) & PAGE_MASK) == e->wtag))
-		return (void *)(e->addend + va);
 	pending_mf(cpu, i);
 	if (x87_stores_nothing(cpu, i, a))
 		return fp_of(cpu)->image;
@@ -352,21 +359,36 @@ static inline void *write_operand(struct soft_cpu *cpu, const struct insn *i,
 	return bounce_for_write(cpu, va, a);
 }
 
+static __attribute__((noinline)) const struct insn *
+store_slow(struct soft_cpu *cpu, const struct insn *i, uint64_t va)
+{
+	union fp_aux a = fp_aux(i);
+	bool bounced = false;
+	unsigned fault = fp_call(i->ptr, write_slow(cpu, i, va, a, &bounced));
+
+	if (fault)
+		fp_raise(cpu, fault);
+	if (bounced)
+		guest_write(cpu, va, fp_of(cpu)->image, a.msize);
+	return insn_done(cpu, i);
+}
+
 HANDLER(fp_store_op)
 {
 	union fp_aux a = fp_aux(i);
-	uint64_t va;
-	bool bounced;
 	unsigned fault;
+	uint64_t va;
+	void *p;
 
 	fp_check(cpu, a.cls);
 	va = aligned_ea(cpu, i, a);
-	fault = fp_call(i->ptr, write_operand(cpu, i, va, a, &bounced));
+	p = write_fast(cpu, va, a.msize);
+	if (unlikely(!p))
+		return store_slow(cpu, i, va);
+	fault = fp_call(i->ptr, p);
 	if (unlikely(fault))
 		fp_raise(cpu, fault);
-	if (unlikely(bounced))
-		guest_write(cpu, va, fp_of(cpu)->image, a.msize);
-	return insn_done(cpu, i);
+	NEXT(cpu, i);
 }
 
 static void get_gprs(const struct soft_cpu *cpu, union fp_aux a, struct fp_io *io)
@@ -397,8 +419,10 @@ HANDLER(fp_any)
 	fp_check(cpu, a.cls);
 	if (a.access) {
 		va = aligned_ea(cpu, i, a);
-		p = a.access & FP_WRITE ? write_operand(cpu, i, va, a, &bounced) :
-					  read_operand(cpu, i, va, a.msize);
+		if (!(a.access & FP_WRITE))
+			p = read_operand(cpu, i, va, a.msize);
+		else if (!(p = write_fast(cpu, va, a.msize)))
+			p = write_slow(cpu, i, va, a, &bounced);
 	}
 	get_gprs(cpu, a, &io);
 	fault = fp_call_io(i->ptr, p, &io);

@@ -113,14 +113,6 @@ static inline unsigned fp_call_io(const void *stub, const void *mem, struct fp_i
 	return fault;
 }
 
-#define HANDLER(name) \
-	static const struct insn *name(struct soft_cpu *cpu, const struct insn *i)
-
-static inline const struct tlb_entry *fp_tlb(const struct soft_cpu *cpu, uint64_t va)
-{
-	return &cpu->tlb[va >> PAGE_SHIFT & (TLB_SIZE - 1)];
-}
-
 /* --- fp.c -------------------------------------------------------------------- */
 
 static inline struct fp *fp_of(struct soft_cpu *cpu)

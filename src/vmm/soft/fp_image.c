@@ -16,6 +16,7 @@
 #include <Zydis/Zydis.h>
 
 #include "vmm/soft/fp.h"
+#include "vmm/soft/ops.h"
 
 #define X87	1u	/* bits of XCR0, XSTATE_BV */
 #define SSE	2u

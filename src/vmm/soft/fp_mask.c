@@ -15,6 +15,7 @@
 #include <Zydis/Zydis.h>
 
 #include "vmm/soft/fp.h"
+#include "vmm/soft/ops.h"
 
 /* --- a vector register's bytes ------------------------------------------------------ */
 
@@ -99,7 +100,7 @@ HANDLER(masked_store)
 
 	fp_check(cpu, a.cls);
 	va = insn_ea(cpu, i);
-	e = fp_tlb(cpu, va);
+	e = tlb_slot(cpu, va);
 	if (likely(((va + a.msize - 1) & PAGE_MASK) == e->wtag))
 		fault = fp_call(i->ptr, (void *)(e->addend + va));
 	else
@@ -132,7 +133,7 @@ HANDLER(masked_load)
 
 	fp_check(cpu, a.cls);
 	va = insn_ea(cpu, i);
-	e = fp_tlb(cpu, va);
+	e = tlb_slot(cpu, va);
 	if (likely(((va + a.msize - 1) & PAGE_MASK) == e->rtag))
 		fp_call(i->ptr, (void *)(e->addend + va));
 	else
@@ -153,21 +154,16 @@ union gather {
 	};
 };
 
-static uint64_t slot(const struct soft_cpu *cpu, unsigned off)
-{
-	return *(const uint64_t *)(const void *)((const char *)cpu->gpr + off);
-}
-
 static uint64_t element_va(struct soft_cpu *cpu, const struct insn *i, union gather g,
 			   const uint8_t *index, unsigned n)
 {
 	int64_t idx = g.isize == 8 ? *(const int64_t *)(const void *)(index + 8 * n) :
 				     *(const int32_t *)(const void *)(index + 4 * n);
-	uint64_t va = slot(cpu, i->base) + ((uint64_t)idx << g.scale) + (int64_t)i->disp;
+	uint64_t va = reg8(cpu, i->base) + ((uint64_t)idx << g.scale) + (int64_t)i->disp;
 
 	if (i->flags & INSN_ADDR32)
 		va = (uint32_t)va;
-	return va + slot(cpu, i->seg);
+	return va + reg8(cpu, i->seg);
 }
 
 /* The sign bit of each element becomes the whole element; what is beyond the vector
