@@ -40,9 +40,9 @@ static void print_stats(const struct oracle *o)
 			printf("# %9u %s\n", o->hits[i], ZydisMnemonicGetString(i));
 }
 
-static void compare(enum soft_engine_how how, unsigned max_insns)
+static void compare(enum soft_engine_how how, unsigned max_insns, unsigned share)
 {
-	uint64_t seed = number("SEED", 1), runs = number("RUNS", DEFAULT_RUNS);
+	uint64_t seed = number("SEED", 1), runs = number("RUNS", DEFAULT_RUNS) / share;
 	struct oracle *o = calloc(1, sizeof(*o));
 	struct engine engine;
 	unsigned bad = 0;
@@ -69,12 +69,18 @@ static void compare(enum soft_engine_how how, unsigned max_insns)
 
 static void blocks_like_hardware(void **state)
 {
-	compare(SOFT_BLOCKS, 12);
+	compare(SOFT_BLOCKS, 12, 1);
 }
 
 static void steps_like_hardware(void **state)
 {
-	compare(SOFT_STEPS, 4);
+	compare(SOFT_STEPS, 4, 2);
+}
+
+/* The stub area fills up and is emptied under way, again and again. */
+static void small_stub_area_like_hardware(void **state)
+{
+	compare(SOFT_CRAMPED, 12, 10);
 }
 
 /* The oracle itself: the same program twice on the CPU leaves the same. */
@@ -113,6 +119,7 @@ int main(void)
 		cmocka_unit_test(hardware_repeats_itself),
 		cmocka_unit_test(blocks_like_hardware),
 		cmocka_unit_test(steps_like_hardware),
+		cmocka_unit_test(small_stub_area_like_hardware),
 	};
 
 	return cmocka_run_group_tests_name("oracle", tests, NULL, NULL);

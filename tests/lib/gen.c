@@ -533,6 +533,15 @@ static void define_of(struct gen *g, const ZydisDecodedInstruction *i)
 	append(g, inc, 3);
 }
 
+/* Bytes that are no instruction to Zydis had better be none to the CPU. */
+static bool add_garbage(struct gen *g, const uint8_t *b)
+{
+	append(g, b, 15);
+	pin_last(g);
+	g->last = true;
+	return true;
+}
+
 static bool add_one(struct gen *g)
 {
 	ZydisDecodedOperand op[ZYDIS_MAX_OPERAND_COUNT];
@@ -541,7 +550,7 @@ static bool add_one(struct gen *g)
 	unsigned len = put_bytes(g, b);
 
 	if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(&g->dec, b, len, &i, op)))
-		return false;
+		return chance(g, 2) && add_garbage(g, b);
 	if (denied(&i, op) || !g->cfg->offers(&i, g->cfg->arg))
 		return false;
 	if (bad_image(g, &i, &op[0]))
@@ -675,6 +684,7 @@ void gen_make(const struct gen_config *cfg, uint64_t seed, struct gen_seq *s,
 	memset(s, 0, sizeof(*s));
 	s->seed = seed;
 	ZydisDecoderInit(&g.dec, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
+	ZydisDecoderEnableMode(&g.dec, ZYDIS_DECODER_MODE_MPX, ZYAN_FALSE);
 	random_state(&g, in);
 	want = 1 + below(&g, MIN(cfg->max_insns, GEN_MAX_INSNS - 10u));
 	while (s->nr < want && !g.last)
@@ -721,7 +731,7 @@ void gen_assemble(const struct gen_seq *s, struct seq_in *in)
 	for (unsigned n = 0; n < s->nr; n++)
 		if (s->insn[n].branch && !s->insn[n].drop)
 			fill_branch(s, n, at, in->code);
-	int32_t disp = SEQ_CODE_SIZE - (pos + 5);
+	int32_t disp = SEQ_EXIT - (SEQ_CODE + pos + 5);
 
 	in->code[pos] = 0xe9;
 	memcpy(in->code + pos + 1, &disp, 4);

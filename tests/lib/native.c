@@ -157,11 +157,12 @@ static void on_fault(int sig, siginfo_t *si, void *arg)
 	g[REG_EFL] = 0x202;
 }
 
-static void *map_at(uintptr_t at, size_t len, int prot, int fd)
+static bool map_at(uintptr_t at, size_t len, int prot, int fd, off_t off)
 {
 	int flags = fd < 0 ? MAP_PRIVATE | MAP_ANONYMOUS : MAP_SHARED;
 
-	return mmap((void *)at, len, prot, flags | MAP_FIXED_NOREPLACE, fd, 0);
+	return mmap((void *)at, len, prot, flags | MAP_FIXED_NOREPLACE, fd, off) ==
+	       (void *)at;
 }
 
 static bool map_all(struct native *n)
@@ -169,7 +170,6 @@ static bool map_all(struct native *n)
 	static const uint8_t jmp_exit[] = { 0xff, 0x24, 0x25 };
 	const uint32_t slot = CTX + offsetof(struct native_ctx, exit);
 	const size_t len = SEQ_CODE_SIZE + PAGE;
-	void *p;
 
 	n->fd = memfd_create("seq", MFD_CLOEXEC);
 	if (n->fd < 0 || ftruncate(n->fd, len))
@@ -177,13 +177,10 @@ static bool map_all(struct native *n)
 	n->code = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_SHARED, n->fd, 0);
 	if (n->code == MAP_FAILED)
 		return false;
-	p = map_at(SEQ_CODE, len, PROT_READ | PROT_EXEC, n->fd);
-	if (p != (void *)(uintptr_t)SEQ_CODE)
-		return false;
-	if (map_at(SEQ_DATA, SEQ_DATA_SIZE, PROT_READ | PROT_WRITE, -1) !=
-	    (void *)(uintptr_t)SEQ_DATA)
-		return false;
-	if (map_at(CTX, PAGE, PROT_READ | PROT_WRITE, -1) != (void *)ctx())
+	if (!map_at(SEQ_CODE, SEQ_CODE_SIZE, PROT_READ | PROT_EXEC, n->fd, 0) ||
+	    !map_at(SEQ_EXIT, PAGE, PROT_READ | PROT_EXEC, n->fd, SEQ_CODE_SIZE) ||
+	    !map_at(SEQ_DATA, SEQ_DATA_SIZE, PROT_READ | PROT_WRITE, -1, 0) ||
+	    !map_at(CTX, PAGE, PROT_READ | PROT_WRITE, -1, 0))
 		return false;
 	memset(n->code, 0xcc, len);
 	memcpy(n->code + SEQ_CODE_SIZE, jmp_exit, sizeof(jmp_exit));
@@ -228,7 +225,8 @@ void native_free(struct native *n)
 	}
 	if (n->code && n->code != MAP_FAILED) {
 		munmap(n->code, len);
-		munmap((void *)(uintptr_t)SEQ_CODE, len);
+		munmap((void *)(uintptr_t)SEQ_CODE, SEQ_CODE_SIZE);
+		munmap((void *)(uintptr_t)SEQ_EXIT, PAGE);
 		munmap((void *)(uintptr_t)SEQ_DATA, SEQ_DATA_SIZE);
 		munmap((void *)(uintptr_t)CTX, PAGE);
 	}

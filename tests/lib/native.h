@@ -14,7 +14,7 @@
 
 #define SEQ_CODE	0x10000000u
 #define SEQ_CODE_SIZE	8192u
-#define SEQ_EXIT	(SEQ_CODE + SEQ_CODE_SIZE)	/* jumping here ends a run */
+#define SEQ_EXIT	0x6b6b0000u	/* jumping here ends a run */
 #define SEQ_DATA	0x20000000u
 #define SEQ_DATA_SIZE	8192u
 #define SEQ_XSAVE	832u	/* legacy area, header, AVX */

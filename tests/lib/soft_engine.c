@@ -41,14 +41,18 @@ static void put_entry(struct soft_engine *e, uint32_t table, unsigned i, uint64_
 static void make_tables(struct soft_engine *e)
 {
 	const uint32_t pml4 = GPA_TABLES, pdpt = pml4 + 0x1000, pd = pml4 + 0x2000,
-		       pt_code = pml4 + 0x3000, pt_data = pml4 + 0x4000;
+		       pt_code = pml4 + 0x3000, pt_data = pml4 + 0x4000,
+		       pt_exit = pml4 + 0x5000, pd_high = pml4 + 0x6000;
 	const uint64_t user = PTE_P | PTE_U, rw = user | PTE_W;
 
 	put_entry(e, pml4, 0, pdpt | rw);
 	put_entry(e, pdpt, 0, pd | rw);
+	put_entry(e, pdpt, SEQ_EXIT >> 30, pd_high | rw);
 	put_entry(e, pd, SEQ_CODE >> 21, pt_code | rw);
 	put_entry(e, pd, SEQ_DATA >> 21, pt_data | rw);
-	for (unsigned i = 0; i < 3; i++)
+	put_entry(e, pd_high, (SEQ_EXIT >> 21) & 511, pt_exit | rw);
+	put_entry(e, pt_exit, (SEQ_EXIT >> 12) & 511, code_gpa[2] | user);
+	for (unsigned i = 0; i < 2; i++)
 		put_entry(e, pt_code, i, code_gpa[i] | user);
 	for (unsigned i = 0; i < 2; i++)
 		put_entry(e, pt_data, i, data_gpa[i] | rw | PTE_NX);
@@ -209,6 +213,10 @@ static bool offers(const ZydisDecodedInstruction *z, void *arg)
 bool soft_engine_init(struct engine *engine, enum soft_engine_how how)
 {
 	struct soft_engine *e = calloc(1, sizeof(*e));
+	static const char *const names[] = {
+		[SOFT_BLOCKS] = "interpreter", [SOFT_STEPS] = "interpreter, single steps",
+		[SOFT_CRAMPED] = "interpreter, small stub area",
+	};
 	const struct itimerval tick = { { .tv_sec = 1 }, { .tv_sec = 1 } };
 	uint32_t words[CPUID_NR_WORDS];
 	struct err err = ERR_INIT;
@@ -216,7 +224,7 @@ bool soft_engine_init(struct engine *engine, enum soft_engine_how how)
 	if (!e)
 		return false;
 	*engine = (struct engine){
-		.name = how == SOFT_STEPS ? "interpreter, single steps" : "interpreter",
+		.name = names[how],
 		.run = run, .offers = offers, .arg = e,
 	};
 	e->how = how;
@@ -229,6 +237,8 @@ bool soft_engine_init(struct engine *engine, enum soft_engine_how how)
 	if (!e->cpu)
 		return false;
 	e->cpu->bare = true;
+	if (how == SOFT_CRAMPED)
+		((struct fp *)e->cpu->fp)->limit = 4096;
 	/* at full speed nothing looks at rip: a run ends by #UD at SEQ_EXIT */
 	mem_write(&e->mem, code_gpa[2], "\x0f\x0b", 2);
 	signal(SIGALRM, on_alarm);

@@ -30,6 +30,9 @@ HANDLER(too_long)
 void decoder_init(struct decoder *d)
 {
 	ZydisDecoderInit(&d->zydis, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
+	/* no-operations of reserved encodings on a CPU without them */
+	ZydisDecoderEnableMode(&d->zydis, ZYDIS_DECODER_MODE_MPX, ZYAN_FALSE);
+	ZydisDecoderEnableMode(&d->zydis, ZYDIS_DECODER_MODE_CLDEMOTE, ZYAN_FALSE);
 	for (unsigned t = 0; t < ARRAY_LEN(all_ops); t++)
 		for (const struct op *op = all_ops[t]; op->mnemonic; op++)
 			d->by_mnemonic[op->mnemonic] = op;

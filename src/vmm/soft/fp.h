@@ -47,7 +47,7 @@ _Static_assert(sizeof(union fp_aux) == 8, "fits into struct insn");
 struct fp {
 	/* stubs: one memfd, mapped twice */
 	uint8_t *rw, *rx;	/* owned */
-	uint32_t used;		/* bytes */
+	uint32_t used, limit;	/* bytes */
 	uint32_t *hash;		/* owned; offsets of stubs, 0: free */
 	uint32_t hash_size, nr_stubs;
 	bool full;		/* to be flushed when nothing runs in it */

@@ -76,6 +76,7 @@ int fp_stub_init(struct fp *fp)
 	fp->hash_size = 1024;
 	fp->hash = calloc(fp->hash_size, sizeof(*fp->hash));
 	fp->used = 16;
+	fp->limit = FP_AREA_SIZE;
 	if (!fp->hash)
 		return -ENOMEM;
 	if (sigaction(SIGFPE, &sa, NULL))
@@ -149,7 +150,7 @@ void *fp_stub(struct fp *fp, const uint8_t *code, unsigned len)
 
 	if (*slot)
 		return fp->rx + *slot + sizeof(*s);
-	if (fp->used + size > FP_AREA_SIZE ||
+	if (fp->used + size > fp->limit ||
 	    (fp->nr_stubs >= fp->hash_size / 2 && !grow(fp))) {
 		fp->full = true;
 		return NULL;
