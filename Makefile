@@ -74,7 +74,9 @@ all: $(PROGRAMS) $(LIB_A) $(LIB_SO) $(GUEST)
 # Guest FP and vector registers live in the host's while guest code runs, so
 # nothing in the software CPU may touch them (docs/cpu.md).  It also calls stubs
 # from inline assembly, which a red zone would not survive.
-$(O)/obj/src/vmm/soft/%.o: CFLAGS += -mgeneral-regs-only -mno-red-zone $(if $(SAN),-DSOFT_NO_TAIL)
+$(O)/obj/src/vmm/soft/%.o: CFLAGS += -mgeneral-regs-only -mno-red-zone \
+	$(if $(findstring clang,$(CC)),-fno-builtin,-fno-tree-loop-distribute-patterns) \
+	$(if $(SAN),-DSOFT_NO_TAIL)
 
 $(O)/obj/%.o: %.c
 	$(call say,CC,$<)
@@ -168,6 +170,7 @@ check-style:
 	@scripts/check-includes
 	@scripts/check-globals $(O)
 	@scripts/gen-codes --check
+	@scripts/check-soft-symbols $(O)
 
 check: deps
 	@$(MAKE) --no-print-directory all tests
