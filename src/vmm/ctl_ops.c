@@ -12,6 +12,7 @@
 #include "vmm/accel.h"
 #include "vmm/arch/x86/board.h"
 #include "vmm/ctl_server.h"
+#include "vmm/port_ops.h"
 #include "vmm/process.h"
 #include "vmm/snapshot.h"
 #include "vmm/vm.h"
@@ -27,13 +28,13 @@ static void op_status(struct ctl_req *req)
 	for (unsigned i = 0; i < vm->spec.nr_disks; i++)
 		json_array_append_new(disks, json_pack("{s:s, s:i}", "id",
 			vm->spec.disk[i].id, "layers", vm->spec.disk[i].nr_layers));
-	o = json_pack("{s:s, s:s, s:I, s:i, s:{s:I}, s:o, s:o}",
+	o = json_pack("{s:s, s:s, s:I, s:i, s:{s:I}, s:o, s:o, s:o}",
 		      "state", vm->paused ? "paused" : "running",
 		      "accel", vm->accel->name,
 		      "uptime_ms", (json_int_t)(up / 1000000),
 		      "cpus", vm->nr_vcpus,
 		      "memory", "ceiling_mib", (json_int_t)vm->spec.memory_mib,
-		      "disks", disks, "counters", counters);
+		      "ports", ports_to_json(vm), "disks", disks, "counters", counters);
 	ctl_ok(req, o);
 }
 
@@ -84,6 +85,9 @@ const struct ctl_op ctl_ops[] = {
 	{ "resume", op_resume },
 	{ "stop", op_stop },
 	{ "detach", op_detach },
+	{ "port_add", op_port_add },
+	{ "port_rm", op_port_rm },
+	{ "port_ls", op_port_ls },
 	{ "snapshot", op_snapshot },
 	{ "fork", op_fork },
 };
