@@ -12,10 +12,31 @@
 #include "vmm/accel.h"
 #include "vmm/arch/x86/board.h"
 #include "vmm/ctl_server.h"
+#include "vmm/dev/balloon.h"
+#include "vmm/dev/devices.h"
 #include "vmm/port_ops.h"
 #include "vmm/process.h"
 #include "vmm/snapshot.h"
 #include "vmm/vm.h"
+
+/* What the guest's kernel said about its memory; absent until it did. */
+static json_t *guest_memory(struct vm *vm)
+{
+	struct virtio_dev *dev = devices_find(vm, &balloon_class, 0);
+	struct balloon_stats s = { .known = false };
+
+	if (dev) {
+		pthread_mutex_lock(&vm->lock);
+		s = balloon_stats(dev);
+		pthread_mutex_unlock(&vm->lock);
+	}
+	if (!s.known)
+		return json_null();
+	return json_pack("{s:I, s:I, s:I, s:I}", "total_bytes", (json_int_t)s.total,
+			 "free_bytes", (json_int_t)s.free,
+			 "available_bytes", (json_int_t)s.available,
+			 "cache_bytes", (json_int_t)s.caches);
+}
 
 static void op_status(struct ctl_req *req)
 {
@@ -28,12 +49,13 @@ static void op_status(struct ctl_req *req)
 	for (unsigned i = 0; i < vm->spec.nr_disks; i++)
 		json_array_append_new(disks, json_pack("{s:s, s:i}", "id",
 			vm->spec.disk[i].id, "layers", vm->spec.disk[i].nr_layers));
-	o = json_pack("{s:s, s:s, s:I, s:i, s:{s:I}, s:o, s:o, s:o}",
+	o = json_pack("{s:s, s:s, s:I, s:i, s:{s:I, s:o}, s:o, s:o, s:o}",
 		      "state", vm->paused ? "paused" : "running",
 		      "accel", vm->accel->name,
 		      "uptime_ms", (json_int_t)(up / 1000000),
 		      "cpus", vm->nr_vcpus,
 		      "memory", "ceiling_mib", (json_int_t)vm->spec.memory_mib,
+				"guest", guest_memory(vm),
 		      "ports", ports_to_json(vm), "disks", disks, "counters", counters);
 	ctl_ok(req, o);
 }

@@ -199,3 +199,16 @@ bool mem_write(struct mem *m, gpa_t gpa, const void *src, size_t len)
 	mem_wrote(m, gpa, len);
 	return true;
 }
+
+/* Private pages of a bundle's file come back as the file has them, others zeroed:
+ * both are content the guest once had, or none. */
+void mem_discard(struct mem *m, gpa_t gpa, uint64_t len)
+{
+	gpa_t from = ALIGN_UP(gpa, (gpa_t)PAGE_SIZE);
+	gpa_t to = ALIGN_DOWN(gpa + len, (gpa_t)PAGE_SIZE);
+
+	if (!mem_ptr(m, gpa, len) || from >= to)
+		return;
+	madvise(m->base + from, to - from, MADV_DONTNEED);
+	mem_wrote(m, from, to - from);
+}

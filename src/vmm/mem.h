@@ -76,6 +76,12 @@ static inline void *mem_ptr(const struct mem *m, gpa_t gpa, uint64_t len)
 /* Tells the software CPU that a device wrote [gpa, gpa + len).  Any thread. */
 void mem_wrote(struct mem *m, gpa_t gpa, uint64_t len);
 
+/*
+ * Gives the whole pages within [gpa, gpa + len) back to the host; their content is
+ * undefined after.  Nothing happens when the range is not wholly in RAM.
+ */
+void mem_discard(struct mem *m, gpa_t gpa, uint64_t len);
+
 /* Copies; false (and zeroed dst) when not wholly in RAM. */
 bool mem_read(const struct mem *m, gpa_t gpa, void *dst, size_t len);
 /* Copies and calls mem_wrote(). */

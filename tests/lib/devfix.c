@@ -80,6 +80,7 @@ static const struct {
 	{ &rng_class, attach_plain },
 	{ &vsock_class, attach_vsock },
 	{ &net_class, attach_net },
+	{ &balloon_class, attach_plain },
 };
 
 static void attach(struct devfix *f)

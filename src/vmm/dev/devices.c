@@ -168,9 +168,14 @@ static int make_net(struct vm *vm, struct err *err)
 	return cfg.netif ? add_device(vm, &net_class, "", &cfg, err) : -EIO;
 }
 
+static int make_balloon(struct vm *vm, struct err *err)
+{
+	return add_device(vm, &balloon_class, "", NULL, err);
+}
+
 /* In table order. */
 static int (*const makers[])(struct vm *vm, struct err *err) = {
-	make_disks, make_console, make_rng, make_vsock, make_net,
+	make_disks, make_console, make_rng, make_vsock, make_net, make_balloon,
 };
 _Static_assert(ARRAY_LEN(makers) == ARRAY_LEN(device_classes), "a maker a row");
 

@@ -24,7 +24,8 @@ struct vm;
 	X(console) \
 	X(rng) \
 	X(vsock) \
-	X(net)
+	X(net) \
+	X(balloon)
 
 #define X(name) extern const struct virtio_class name##_class;
 DEVICES(X)
