@@ -18,7 +18,10 @@
 #define LIMIT_CONSOLE_LOG	(4u << 20)	/* bytes before rotation */
 
 #define LIMIT_BLK_REQUESTS	64	/* in flight, a disk */
+#define LIMIT_BLK_BYTES		(64u << 20)	/* of one request */
 #define LIMIT_BLK_SEGMENTS	32	/* of one discard or write-zeroes */
+#define LIMIT_BALLOON_PFNS	4096	/* of one chain; drivers send 256 */
+#define LIMIT_CONSOLE_BURST	(1u << 20)	/* bytes before others get a turn */
 #define LIMIT_VSOCK_CONNS	4096
 #define LIMIT_VSOCK_WINDOW	(256u << 10)	/* bytes buffered for a connection */
 #define LIMIT_VSOCK_WINDOW_MIN	(16u << 10)	/* … once the budget is given away */

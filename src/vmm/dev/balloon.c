@@ -55,13 +55,14 @@ static unsigned role_of(const struct virtq *vq)
 	return vq->index;
 }
 
-/* Page numbers, 32 bits each. */
+/* Page numbers, 32 bits each.  A system call each, so there is a limit. */
 static void inflate(struct balloon *b, struct chain *c)
 {
 	uint32_t pfn[64];
 	size_t n;
 
-	while ((n = chain_read(c, pfn, sizeof(pfn))) >= sizeof(pfn[0]))
+	while (c->out_pos < LIMIT_BALLOON_PFNS * sizeof(pfn[0]) &&
+	       (n = chain_read(c, pfn, sizeof(pfn))) >= sizeof(pfn[0]))
 		for (unsigned i = 0; i < n / sizeof(pfn[0]); i++)
 			mem_discard(b->dev.env.mem, (gpa_t)pfn[i] << PAGE_SHIFT,
 				    PAGE_SIZE);

@@ -14,6 +14,8 @@
  * afterwards no page of the guest may be written) and a drain before a save.
  * A request is completed once, by whoever comes first, drain or done().
  *
+ * A request cancelled by a reset has its chain dropped by the queue's generation.
+ *
  * What is in the request header is copied once by blk_parse(); the data are never
  * looked at.  Every request gets a status byte, failure by default.
  */
@@ -75,6 +77,7 @@ struct blk {
 	struct disk *disk;		/* owned */
 	bool writeback;			/* cache mode the driver chose */
 	bool closing;			/* pop no more */
+	_Atomic bool cancel;		/* a reset waits: what has not begun need not */
 	bool starved;			/* ring not emptied: no free request */
 	bool error_logged, space_logged;
 	unsigned nr_reqs;
@@ -108,6 +111,13 @@ static bool on_disk(const struct blk *b, uint64_t off, uint64_t len)
 	return off <= b->disk->size && len <= b->disk->size - off;
 }
 
+/* A reset has to wait for what is under way: no request takes for ever. */
+static bool transferable(const struct blk_req *q, size_t len)
+{
+	return !(len % DISK_SECTOR) && len <= LIMIT_BLK_BYTES &&
+	       on_disk(q->blk, q->off, len);
+}
+
 static uint8_t blk_read(struct blk_req *q)
 {
 	size_t len = chain_space(&q->chain) - 1;
@@ -115,7 +125,7 @@ static uint8_t blk_read(struct blk_req *q)
 	unsigned nr = chain_in_iov(&q->chain, len, iov, LIMIT_QUEUE_SIZE);
 	struct disk *d = q->blk->disk;
 
-	if (len % DISK_SECTOR || !on_disk(q->blk, q->off, len))
+	if (!transferable(q, len))
 		return BLK_S_IOERR;
 	chain_skip_in(&q->chain, len);
 	return blk_result(q, d->ops->readv(d, iov, nr, q->off));
@@ -129,7 +139,7 @@ static uint8_t blk_write(struct blk_req *q)
 	struct disk *d = q->blk->disk;
 	int ret;
 
-	if (d->readonly || len % DISK_SECTOR || !on_disk(q->blk, q->off, len))
+	if (d->readonly || !transferable(q, len))
 		return BLK_S_IOERR;
 	ret = d->ops->writev(d, iov, nr, q->off);
 	if (!ret && q->through)
@@ -206,7 +216,8 @@ static void blk_run(struct pool_job *job)
 	struct blk_req *q = container_of(job, struct blk_req, job);
 	struct blk *b = q->blk;
 
-	q->status = blk_do(q);
+	if (!b->cancel)
+		q->status = blk_do(q);
 	pthread_mutex_lock(&b->busy_lock);
 	if (!--b->busy)
 		pthread_cond_broadcast(&b->busy_cond);
@@ -365,7 +376,9 @@ static void blk_reset(struct virtio_dev *dev)
 {
 	struct blk *b = to_blk(dev);
 
+	b->cancel = true;
 	blk_wait(b);
+	b->cancel = false;
 	b->starved = false;
 	b->writeback = true;
 }

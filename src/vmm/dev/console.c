@@ -39,6 +39,7 @@ struct con {
 	struct console_listener listener;
 	struct loop_timer stall;	/* armed while output waits */
 	uint32_t tx_skip;		/* of the next chain: went out already */
+	size_t burst;			/* bytes taken at this visit */
 	bool dropping;
 	uint16_t cols, rows;
 };
@@ -68,8 +69,9 @@ static void con_rx(struct con *con)
 	virtq_signal(vq);
 }
 
-/* False: not all of it was accepted. */
-static bool tx_chain(struct con *con, struct chain *c)
+enum tx { TX_DONE, TX_WAIT, TX_YIELD };
+
+static enum tx tx_chain(struct con *con, struct chain *c)
 {
 	uint8_t buf[BOUNCE];
 
@@ -79,27 +81,38 @@ static bool tx_chain(struct con *con, struct chain *c)
 		size_t done = console_write(con->console, buf, n);
 
 		con->tx_skip += done;
+		con->burst += n;
 		if (done < n && !con->dropping)
-			return false;
+			return TX_WAIT;
+		if (con->burst > LIMIT_CONSOLE_BURST) {
+			con->tx_skip += n - done;
+			return TX_YIELD;
+		}
 	}
-	return true;
+	return TX_DONE;
 }
 
+/* A chain may name the same 4 GiB of RAM over and over: others get a turn. */
 static void con_tx(struct con *con)
 {
 	struct virtq *vq = &con->dev.vq[Q_TX];
+	enum tx how = TX_DONE;
 	struct chain c;
 
-	while (virtq_pop(vq, &c)) {
-		if (!tx_chain(con, &c)) {
+	con->burst = 0;
+	while (how == TX_DONE && virtq_pop(vq, &c)) {
+		how = tx_chain(con, &c);
+		if (how == TX_DONE) {
+			con->tx_skip = 0;
+			virtq_push(vq, &c);
+		} else {
 			virtq_unpop(vq, &c);
-			loop_timer_set(con->dev.env.loop, &con->stall,
-				       io_now_ns() + STALL_NS);
-			break;
 		}
-		con->tx_skip = 0;
-		virtq_push(vq, &c);
 	}
+	if (how == TX_WAIT)
+		loop_timer_set(con->dev.env.loop, &con->stall, io_now_ns() + STALL_NS);
+	else if (how == TX_YIELD)
+		virtio_ring_bell(&con->dev);
 	virtq_signal(vq);
 }
 
