@@ -135,8 +135,7 @@ void mem_done(struct mem *m)
 
 void mem_move(struct mem *to, struct mem *from)
 {
-	if (from->code)
-		munmap(from->code, from->span >> PAGE_SHIFT);
+	/* A code map is not inherited by a child, or it belongs to the VM left. */
 	*to = *from;
 	to->code = NULL;
 	to->code_hit = NULL;
@@ -152,6 +151,7 @@ int mem_track_code(struct mem *m, struct err *err)
 
 	if (p == MAP_FAILED)
 		return err_set(err, errno, "no memory for the code map");
+	madvise(p, m->span >> PAGE_SHIFT, MADV_DONTFORK);
 	m->code = p;
 	return 0;
 }

@@ -55,7 +55,8 @@ struct mem {
 /* bundle_fd (borrowed): memory file of a bundle to start from, or -1 for zeroes. */
 int mem_init(struct mem *m, uint64_t size, int bundle_fd, struct err *err);
 void mem_done(struct mem *m);	/* zeroed or after mem_init() only */
-/* Moves the memory of a VM that will not run again, without its code map. */
+/* In a child of fork(2): takes the memory of the VM left behind, without its code
+ * map, which children do not have. */
 void mem_move(struct mem *to, struct mem *from);
 /* Makes the `code` array, zeroed; the caller fills in code_hit and code_arg. */
 int mem_track_code(struct mem *m, struct err *err);

@@ -421,6 +421,8 @@ int blocks_init(struct soft_cpu *cpu)
 		free(b);
 		return -ENOMEM;
 	}
+	/* A snapshot's or sibling's process has no use for it (freeze.c). */
+	madvise(b->arena, ARENA_SIZE, MADV_DONTFORK);
 	decoder_init(&b->decoder);
 	cpu->blocks = b;
 	cpu->jumps = b->jumps;

@@ -61,9 +61,8 @@ static int soft_vm_init(struct vm *vm, struct err *err)
 	svm->vm = vm;
 	svm->mem = &vm->mem;
 	vm->accel_vm = svm;
-	vm->mem.code = calloc(1, vm->mem.span >> PAGE_SHIFT);
-	if (!vm->mem.code)
-		return err_set(err, ENOMEM, "out of memory");
+	if (mem_track_code(&vm->mem, err))
+		return -ENOMEM;
 	vm->mem.code_hit = code_hit;
 	vm->mem.code_arg = svm;
 	gclock_init(&svm->clock, &vm->mem, gclock_host_khz(), vm->model.tsc_khz);
@@ -78,8 +77,6 @@ static void soft_vm_done(struct vm *vm)
 	if (!svm)
 		return;
 	vm->mem.code_hit = NULL;
-	free(vm->mem.code);
-	vm->mem.code = NULL;
 	free(svm);
 	vm->accel_vm = NULL;
 }
