@@ -284,7 +284,7 @@ static int split(struct tree *t, const char *path, bool make,
 		;
 	*dir = t->root;
 	if (t->last_dir_inode && t->last_dir_len == (size_t)(last - path) &&
-	    !memcmp(t->last_dir, path, last - path)) {
+	    (last == path || !memcmp(t->last_dir, path, last - path))) {
 		*dir = t->last_dir_inode;
 		p = last;
 	}
