@@ -72,6 +72,11 @@ static void blocks_like_hardware(void **state)
 	compare(SOFT_BLOCKS, 12, 1);
 }
 
+static void translator_like_hardware(void **state)
+{
+	compare(SOFT_JIT, 12, 1);
+}
+
 static void steps_like_hardware(void **state)
 {
 	compare(SOFT_STEPS, 4, 2);
@@ -98,7 +103,8 @@ static bool offers_legacy(const ZydisDecodedInstruction *z, void *arg)
 static void hardware_repeats_itself(void **state)
 {
 	struct native *n = native_new();
-	struct engine self = { "the CPU itself", run_native, offers_legacy, n };
+	struct engine self = { .name = "the CPU itself", .run = run_native,
+			       .offers = offers_legacy, .arg = n };
 	struct oracle *o = calloc(1, sizeof(*o));
 
 	assert_non_null(n);
@@ -118,6 +124,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(hardware_repeats_itself),
 		cmocka_unit_test(blocks_like_hardware),
+		cmocka_unit_test(translator_like_hardware),
 		cmocka_unit_test(steps_like_hardware),
 		cmocka_unit_test(small_stub_area_like_hardware),
 	};

@@ -19,6 +19,8 @@ static const char *const gpr_name[16] = {
 	"r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15",
 };
 
+#define FLAGS_CC 0x8d5u	/* OF SF ZF AF PF CF */
+
 struct pair {
 	struct seq_out hw, sw;
 };
@@ -108,6 +110,8 @@ static bool agree(struct oracle *o, const struct gen_seq *s, struct seq_in *in,
 	blind(s, &p->hw);
 	blind(s, &p->sw);
 	blind_store_fault(in, p);
+	if (o->engine->stale_flags && p->hw.vector >= 0)
+		p->sw.rflags = (p->sw.rflags & ~FLAGS_CC) | (p->hw.rflags & FLAGS_CC);
 	blind_call_fault(in, p);
 	return same(&p->hw, &p->sw);
 }

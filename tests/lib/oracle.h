@@ -14,6 +14,8 @@ struct engine {
 	/* May the generator use it? */
 	bool (*offers)(const ZydisDecodedInstruction *insn, void *arg);
 	void *arg;
+	/* Arithmetic flags may be old ones when a fault ended the program. */
+	bool stale_flags;
 };
 
 struct oracle {

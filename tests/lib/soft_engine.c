@@ -15,6 +15,7 @@
 #include "base/util.h"
 #include "tests/lib/soft_engine.h"
 #include "vmm/soft/fp.h"
+#include "vmm/soft/jit.h"
 #include "vmm/soft/soft.h"
 
 #define RAM_SIZE	(64 * MIB)
@@ -215,7 +216,7 @@ bool soft_engine_init(struct engine *engine, enum soft_engine_how how)
 	struct soft_engine *e = calloc(1, sizeof(*e));
 	static const char *const names[] = {
 		[SOFT_BLOCKS] = "interpreter", [SOFT_STEPS] = "interpreter, single steps",
-		[SOFT_CRAMPED] = "interpreter, small stub area",
+		[SOFT_CRAMPED] = "interpreter, small stub area", [SOFT_JIT] = "translator",
 	};
 	const struct itimerval tick = { { .tv_sec = 1 }, { .tv_sec = 1 } };
 	uint32_t words[CPUID_NR_WORDS];
@@ -225,6 +226,7 @@ bool soft_engine_init(struct engine *engine, enum soft_engine_how how)
 		return false;
 	*engine = (struct engine){
 		.name = names[how],
+		.stale_flags = how == SOFT_JIT,
 		.run = run, .offers = offers, .arg = e,
 	};
 	e->how = how;
@@ -239,9 +241,16 @@ bool soft_engine_init(struct engine *engine, enum soft_engine_how how)
 	e->cpu->bare = true;
 	if (how == SOFT_CRAMPED)
 		((struct fp *)e->cpu->fp)->limit = 4096;
+	if (how == SOFT_JIT) {
+		if (jit_init(e->cpu))
+			return false;
+		e->cpu->jit->heat = 1;
+	}
 	/* at full speed nothing looks at rip: a run ends by #UD at SEQ_EXIT */
 	mem_write(&e->mem, code_gpa[2], "\x0f\x0b", 2);
-	signal(SIGALRM, on_alarm);
+	/* rsp may be the translator's */
+	sigaction(SIGALRM, &(struct sigaction){ .sa_handler = on_alarm,
+						 .sa_flags = SA_ONSTACK }, NULL);
 	setitimer(ITIMER_REAL, &tick, NULL);
 	return set_user_mode(e);
 }

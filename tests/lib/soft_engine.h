@@ -12,6 +12,7 @@ enum soft_engine_how {
 	SOFT_BLOCKS,	/* whole blocks at full speed */
 	SOFT_STEPS,	/* one instruction at a time */
 	SOFT_CRAMPED,	/* blocks; room for a few dozen FP instructions alone */
+	SOFT_JIT,	/* translated at first sight */
 };
 
 /* False when this host lacks what the portable CPU model needs. */

@@ -24,6 +24,7 @@
 #include <sys/mman.h>
 
 #include "vmm/soft/decode.h"
+#include "vmm/soft/jit.h"
 #include "vmm/soft/ops.h"
 
 #define BLOCK_INSNS	64
@@ -260,6 +261,7 @@ static struct block *build(struct soft_cpu *cpu, struct fetch *f)
 		page_add(page2, blk);
 	blk->next_hash = *head;
 	*head = blk;
+	jit_hook(cpu, blk);
 	return blk;
 }
 
@@ -278,6 +280,19 @@ static struct block *lookup(struct soft_cpu *cpu, struct fetch *f)
 			fetch_second(cpu, f);
 		if (blk->gpa2 == f->gpa2)
 			return blk;
+	}
+	return NULL;
+}
+
+const struct block *block_peek(struct soft_cpu *cpu, uint64_t gpa)
+{
+	struct block *blk = cpu->blocks->hash[gpa_hash(gpa)];
+
+	for (; blk; blk = blk->next_hash) {
+		if (blk->gpa == gpa && !blk->gpa2) {
+			blk->peeked = true;
+			return blk;
+		}
 	}
 	return NULL;
 }
@@ -306,6 +321,7 @@ const struct insn *block_find(struct soft_cpu *cpu)
 	j->rip = cpu->rip;
 	j->gen = f.global && cpu->cpl == 0 ? cpu->gen_global : cpu->gen;
 	j->code = blk->insn;
+	j->host = jit_way_out(cpu);
 	return blk->insn;
 }
 
@@ -335,6 +351,8 @@ static void kill_block(struct soft_cpu *cpu, struct block *blk)
 	if (*link)
 		*link = blk->next_hash;
 	blk->dead = true;
+	jit_drop(cpu, blk);
+	blk->first_fn = block_dead;
 	for (unsigned k = 0; k <= blk->nr; k++)
 		blk->insn[k].fn = block_dead;
 }
@@ -343,6 +361,7 @@ static void page_wrote(struct soft_cpu *cpu, struct code_page *p, unsigned lo,
 		       unsigned hi)
 {
 	struct block **link = &p->blocks, *blk;
+	bool peeked = false;
 
 	if (!(p->lines & line_mask(lo, hi - lo)))
 		return;
@@ -354,9 +373,12 @@ static void page_wrote(struct soft_cpu *cpu, struct code_page *p, unsigned lo,
 			continue;
 		}
 		*link = *next_in_page(blk, p);
+		peeked |= blk->peeked;
 		if (!blk->dead)
 			kill_block(cpu, blk);
 	}
+	for (blk = p->blocks; peeked && blk; blk = *next_in_page(blk, p))
+		jit_drop(cpu, blk);
 	cpu->stat.code_hits++;
 	if (p->blocks)
 		return;
@@ -395,6 +417,7 @@ void blocks_flush(struct soft_cpu *cpu)
 {
 	struct blocks *b = cpu->blocks;
 
+	jit_flush(cpu);
 	for (unsigned k = 0; k < ARRAY_LEN(b->page); k++) {
 		for (struct code_page *p = b->page[k]; p; p = p->next)
 			__atomic_store_n(&cpu->mem->code[p->gpa >> PAGE_SHIFT], 0,

@@ -13,6 +13,7 @@
 
 #include "base/err.h"
 #include "vmm/soft/insn.h"
+#include "vmm/soft/jit.h"
 #include "vmm/soft/seg.h"
 #include "vmm/soft/sys.h"
 
@@ -80,6 +81,7 @@ void soft_cpu_done(struct soft_cpu *cpu)
 	if (!cpu)
 		return;
 	fp_done(cpu);
+	jit_done(cpu);
 	blocks_done(cpu);
 }
 
@@ -183,7 +185,7 @@ void soft_cpuid_can(uint32_t *words)
 
 void cpuid_query(struct soft_cpu *cpu, uint32_t leaf, uint32_t subleaf, uint32_t out[4])
 {
-	out[0] = out[1] = out[2] = out[3] = 0;
+	memset(out, 0, 16);
 	if (!cpu->model)
 		return;
 	fp_save(cpu);

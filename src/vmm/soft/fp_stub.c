@@ -21,6 +21,7 @@
 #include <unistd.h>
 
 #include "vmm/soft/fp.h"
+#include "vmm/soft/jit.h"
 
 struct stub {
 	uint32_t magic;
@@ -32,6 +33,9 @@ struct stub {
 static void on_sigfpe(int sig, siginfo_t *si, void *arg)
 {
 	greg_t *g = ((ucontext_t *)arg)->uc_mcontext.gregs;
+
+	if (jit_signal(arg))
+		return;
 	const struct stub *s = (const void *)(uintptr_t)(g[REG_RIP] -
 							 (greg_t)sizeof(*s));
 

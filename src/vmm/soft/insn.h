@@ -59,7 +59,7 @@ _Static_assert(sizeof(struct insn) == 64, "one cache line an instruction");
 struct jump {
 	uint64_t rip, gen;
 	const struct insn *code;
-	uint64_t pad;
+	const uint8_t *host;	/* translation, or a way out; jit.c */
 };
 #define JUMP_BITS 12
 #define JUMP_SIZE (1u << JUMP_BITS)
@@ -77,7 +77,10 @@ struct block {
 	uint16_t nr;		/* instructions, without the one that ends it */
 	uint16_t bytes;
 	void *jit;		/* translation; jit.c */
+	insn_fn *first_fn;	/* insn[0]'s own handler, under jit.c's */
 	bool dead;		/* its page was written: runs no more */
+	bool peeked;		/* a translation relies on the flags it uses */
+	uint8_t heat;		/* runs until it is translated */
 	struct insn insn[];
 };
 
@@ -137,6 +140,8 @@ const struct insn *block_single(struct soft_cpu *cpu);
 /* Somebody wrote to [gpa, gpa + len): decoded code of it is dropped. */
 void block_wrote(struct soft_cpu *cpu, uint64_t gpa, uint64_t len);
 void blocks_flush(struct soft_cpu *cpu);
+/* The block that starts at gpa if it is decoded; it counts as peeked then. */
+const struct block *block_peek(struct soft_cpu *cpu, uint64_t gpa);
 /* The jump cache forgets this page of guest virtual memory. */
 void block_forget_page(struct soft_cpu *cpu, uint64_t va);
 

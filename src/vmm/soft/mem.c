@@ -24,13 +24,17 @@ static void fill(struct soft_cpu *cpu, enum tlb_mode mode, uint64_t va,
 
 	cpu->stat.tlb_fill++;
 	e->addend = (uint64_t)(cpu->mem->base + t->gpa) - page;
-	e->gpa = t->gpa | !!(t->flags & WALK_GLOBAL);
+	e->host = cpu->mem->base + t->gpa;
 	e->rtag = page;
-	e->wtag = TLB_NONE;
+	e->wtag = tlb_none(at);
 	if ((t->flags & PTE_D) && mmu_allowed(cpu, t->flags, ACC_WRITE | sys) &&
 	    !__atomic_load_n(&cpu->mem->code[t->gpa >> PAGE_SHIFT], __ATOMIC_ACQUIRE))
 		e->wtag = page;
 	cpu->mmu.used[mode][at >> 6] |= 1ull << (at & 63);
+	if (t->flags & WALK_GLOBAL)
+		cpu->mmu.global[mode][at >> 6] |= 1ull << (at & 63);
+	else
+		cpu->mmu.global[mode][at >> 6] &= ~(1ull << (at & 63));
 }
 
 static void resolve(struct soft_cpu *cpu, uint64_t va, unsigned len, unsigned acc,

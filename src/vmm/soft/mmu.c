@@ -260,9 +260,9 @@ static void tlb_flush(struct mmu *m, bool global)
 				unsigned b = __builtin_ctzll(bits);
 				struct tlb_entry *e = &m->tlb[mode][w * 64 + b];
 
-				if (!global && (e->gpa & 1))
+				if (!global && (m->global[mode][w] >> b & 1))
 					continue;
-				e->rtag = e->wtag = TLB_NONE;
+				e->rtag = e->wtag = tlb_none(b);
 				m->used[mode][w] &= ~(1ull << b);
 			}
 		}
@@ -272,8 +272,8 @@ static void tlb_flush(struct mmu *m, bool global)
 void mmu_protect(struct soft_cpu *cpu, uint64_t gpa)
 {
 	struct mmu *m = &cpu->mmu;
+	const uint8_t *host = cpu->mem->base + (gpa & PAGE_MASK);
 
-	gpa &= PAGE_MASK;
 	for (unsigned mode = 0; mode < TLB_MODES; mode++) {
 		for (unsigned w = 0; w < TLB_SIZE / 64; w++) {
 			uint64_t bits = m->used[mode][w];
@@ -282,8 +282,8 @@ void mmu_protect(struct soft_cpu *cpu, uint64_t gpa)
 				unsigned b = __builtin_ctzll(bits);
 				struct tlb_entry *e = &m->tlb[mode][w * 64 + b];
 
-				if ((e->gpa & PAGE_MASK) == gpa)
-					e->wtag = TLB_NONE;
+				if (e->host == host)
+					e->wtag = tlb_none(b);
 			}
 		}
 	}
@@ -377,7 +377,7 @@ void mmu_invlpg(struct soft_cpu *cpu, uint64_t va)
 	for (unsigned mode = 0; mode < TLB_MODES; mode++) {
 		struct tlb_entry *t = &m->tlb[mode][va >> PAGE_SHIFT & (TLB_SIZE - 1)];
 
-		t->rtag = t->wtag = TLB_NONE;
+		t->rtag = t->wtag = tlb_none(va >> PAGE_SHIFT);
 	}
 	if (e->va == (va & PAGE_MASK))
 		e->gen = 0;
@@ -426,6 +426,6 @@ void mmu_init(struct soft_cpu *cpu)
 	m->rsvd = PTE_ADDR & ~((1ull << bits) - 1);
 	for (unsigned mode = 0; mode < TLB_MODES; mode++)
 		for (unsigned i = 0; i < TLB_SIZE; i++)
-			m->tlb[mode][i].rtag = m->tlb[mode][i].wtag = TLB_NONE;
+			m->tlb[mode][i].rtag = m->tlb[mode][i].wtag = tlb_none(i);
 	mmu_flush_all(cpu);
 }

@@ -25,12 +25,21 @@ struct soft_cpu;
 
 #define TLB_BITS	10
 #define TLB_SIZE	(1u << TLB_BITS)
-#define TLB_NONE	1ull	/* never equals a page address */
+/*
+ * The tag of an empty slot: a page whose address belongs in another slot, and not
+ * in the next one either.  So neither the page of an access's last byte (the
+ * interpreter's check) nor address ^ tag below the page size (the translator's)
+ * ever takes it for a hit.
+ */
+static inline uint64_t tlb_none(unsigned slot)
+{
+	return (uint64_t)((slot ^ 2) & 3) << 12;
+}
 
 struct tlb_entry {
-	uint64_t rtag, wtag;	/* page address, or TLB_NONE */
+	uint64_t rtag, wtag;	/* page address, or tlb_none() */
 	uint64_t addend;	/* host address - guest virtual address */
-	uint64_t gpa;		/* of the page; bit 0: global */
+	uint8_t *host;		/* the page in host memory */
 };
 
 /* CPL 3; CPL 0 without access to user pages (SMAP, AC clear); CPL 0 with. */
@@ -61,6 +70,7 @@ struct mmu_space {
 struct mmu {
 	struct tlb_entry tlb[TLB_MODES][TLB_SIZE];
 	uint64_t used[TLB_MODES][TLB_SIZE / 64];	/* entries to flush */
+	uint64_t global[TLB_MODES][TLB_SIZE / 64];	/* those of global pages */
 	struct tlb2_entry tlb2[TLB2_SIZE];
 	struct mmu_space space[MMU_SPACES];
 	uint64_t gen;		/* of the current address space */

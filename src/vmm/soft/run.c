@@ -22,6 +22,7 @@
 
 #include <Zydis/Zydis.h>
 
+#include "vmm/soft/jit.h"
 #include "vmm/soft/ops.h"
 
 /* --- flags and mode --------------------------------------------------------------- */
@@ -368,8 +369,10 @@ static __attribute__((noinline)) enum soft_stop run_loop(struct soft_cpu *cpu)
 
 static __attribute__((noinline)) enum soft_stop run(struct soft_cpu *cpu)
 {
-	if (__builtin_setjmp(cpu->jmp))
+	if (__builtin_setjmp(cpu->jmp)) {
 		cpu->rmw_slow = false;	/* an instruction was given up */
+		jit_given_up(cpu);
+	}
 	return run_loop(cpu);
 }
 
@@ -385,6 +388,7 @@ enum soft_stop soft_run(struct soft_cpu *cpu, uint64_t max, uint64_t until)
 	cpu_update_stepping(cpu);
 	if (cpu->shadow)
 		self_attention(cpu, ATT_SLOW);
+	jit_thread(cpu);
 	fp_load(cpu);
 	stop = run(cpu);
 	fp_save(cpu);

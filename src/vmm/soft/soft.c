@@ -1,10 +1,6 @@
 // SPDX-License-Identifier: MIT
 /*
  * soft.c - the software CPU as a backend of the VMM (vmm/accel.h).
- *
- * #syscalls futex write timer_create timer_settime timer_delete rt_sigaction
- * #syscalls rt_sigprocmask rt_sigreturn memfd_create ftruncate mmap munmap
- * #syscalls clock_gettime clock_nanosleep sched_yield gettid
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -13,8 +9,9 @@
 #include <jansson.h>
 
 #include "base/err.h"
+#include "base/log.h"
 #include "vmm/accel.h"
-#include "vmm/soft/insn.h"
+#include "vmm/soft/jit.h"
 #include "vmm/soft/soft.h"
 #include "vmm/vcpu.h"
 #include "vmm/vm.h"
@@ -126,16 +123,14 @@ static int soft_vcpu_init(struct vcpu *vcpu, struct err *err)
 	struct soft_vm *svm = vcpu->vm->accel_vm;
 	struct soft_cpu *cpu = soft_cpu_alloc();
 
-	if (vcpu->id > 0) {
-		free(cpu);
-		return err_set(err, ENOTSUP, "the software CPU has one processor; more need KVM");
-	}
 	if (!cpu)
 		return err_set(err, ENOMEM, "out of memory");
 	vcpu->accel_vcpu = cpu;
 	cpu->vcpu = vcpu;
 	if (soft_cpu_init(cpu, svm, vcpu->id, &vcpu->vm->model) < 0)
 		return err_set(err, ENOMEM, "no memory for the software CPU's code cache");
+	if (vcpu->vm->spec.engine != SPEC_ENGINE_INTERP && jit_init(cpu) < 0)
+		log_warn("soft", "no translator on this host: interpreting");
 	svm->nr_cpus = MAX(svm->nr_cpus, vcpu->id + 1);
 	return 0;
 }
@@ -232,6 +227,21 @@ static int soft_board_set(struct vm *vm, const struct x86_ioapic_state *ioapic,
 	return 0;
 }
 
+static void jit_stats(const struct jit *j, json_t *obj)
+{
+	json_t *o = json_object();
+
+	json_object_set_new(o, "blocks", json_integer(j->stat.translated));
+	json_object_set_new(o, "guest_bytes", json_integer(j->stat.guest_bytes));
+	json_object_set_new(o, "host_bytes", json_integer(j->stat.host_bytes));
+	json_object_set_new(o, "entries", json_integer(j->stat.enters));
+	json_object_set_new(o, "interpreted", json_integer(j->stat.slow));
+	json_object_set_new(o, "links", json_integer(j->stat.links));
+	json_object_set_new(o, "dropped", json_integer(j->stat.dropped));
+	json_object_set_new(o, "flushes", json_integer(j->stat.flushes));
+	json_object_set_new(obj, "translator", o);
+}
+
 static void soft_stats(struct vm *vm, json_t *obj)
 {
 	const struct soft_vm *svm = vm->accel_vm;
@@ -250,6 +260,8 @@ static void soft_stats(struct vm *vm, json_t *obj)
 	json_object_set_new(obj, "page_walks", json_integer(cpu->stat.tlb_walk));
 	json_object_set_new(obj, "code_writes", json_integer(cpu->stat.code_hits));
 	json_object_set_new(obj, "code_flushes", json_integer(cpu->stat.flushes));
+	if (cpu->jit)
+		jit_stats(cpu->jit, obj);
 }
 
 const struct accel accel_soft = {

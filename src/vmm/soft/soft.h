@@ -32,6 +32,7 @@
 struct blocks;
 struct err;
 struct insn;
+struct jit;
 struct jump;
 struct soft_vm;
 struct vcpu;
@@ -83,7 +84,7 @@ struct soft_cpu {
 	uint64_t icount;	/* instructions, counted a block at a time */
 	struct gclock_cpu time;
 	struct jump *jumps;	/* jump cache (insn.h); owned by blocks */
-	uint64_t scratch[3];	/* the translator's */
+	uint64_t scratch[4];	/* the translator's */
 
 	uint64_t cr0, cr2, cr3, cr4, cr8, efer, xcr0, dr[4], dr6, dr7;
 	struct x86_segment seg[X86_NR_SEGS];	/* fs and gs base: see above */
@@ -114,7 +115,7 @@ struct soft_cpu {
 	const struct cpu_model *model;	/* borrowed */
 	unsigned id;		/* APIC id */
 	void *fp;		/* owned by fp.c */
-	void *jit;		/* owned by jit.c */
+	struct jit *jit;	/* owned by jit.c; NULL: interpreter alone */
 	_Atomic uint32_t sleeping;	/* in HLT's futex */
 	struct {
 		uint64_t exits, irqs, exceptions, decoded, mmio, pio, tlb_fill, tlb_walk,

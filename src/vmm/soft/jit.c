@@ -1,0 +1,513 @@
+// SPDX-License-Identifier: MIT
+/*
+ * jit.c - the translator's machinery around the code: its memory, the way in and
+ * out, slow paths, chaining, dropping.
+ *
+ * Code lives in one memfd mapped twice, writable and executable; no page is both.
+ * It fills from the front and is emptied as a whole.
+ *
+ * A block starts out interpreted.  Its first instruction's handler counts; after
+ * JIT_HEAT runs the block is translated and the handler becomes jit_run(), so
+ * the interpreter's own ways from block to block lead into host code.
+ *
+ * Host code leaves through two thunks with a record's number in H_S2:
+ *   exit	back to jit_run(), which finds the next block and, if that is
+ *		translated, connects the two and goes on in it;
+ *   slow	jit_slow() interprets one instruction, host code goes on behind it.
+ * Both put the guest's registers back into struct soft_cpu, so faults
+ * may leave by cpu_raise() from anywhere below.
+ *
+ * A dropped translation may still be reached through the jump cache or be the
+ * one that is running: its body starts with a jump to code that leaves, and
+ * `epoch` tells jit_slow() not to go back into it.
+ *
+ * #syscalls sigaltstack memfd_create ftruncate mmap munmap
+ */
+#include "vmm/soft/jit.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <ucontext.h>
+#include <unistd.h>
+
+#include "vmm/soft/jit_emit.h"
+#include "vmm/soft/ops.h"
+
+static const int8_t pinned[] = {
+	H_RAX, H_RCX, H_RDX, H_RBX, H_RBP, H_RSI, H_RDI, H_R8, H_R12, H_R13,
+	H_R14, H_R15,
+};
+
+/* --- thunks ------------------------------------------------------------------ */
+
+static void emit_spill(struct emit *e)
+{
+	for (unsigned k = 0; k < ARRAY_LEN(pinned); k++)
+		e_st(e, OFF_GPR(pinned[k]), pinned[k]);
+	e_st(e, OFF_GPR(X86_RSP), H_R9);
+}
+
+static void emit_fill(struct emit *e)
+{
+	e_flags_load(e);
+	for (unsigned k = 0; k < ARRAY_LEN(pinned); k++)
+		e_ld(e, pinned[k], OFF_GPR(pinned[k]));
+	e_ld(e, H_R9, OFF_GPR(X86_RSP));
+}
+
+static void emit_jmp_reg(struct emit *e, int reg)
+{
+	e8(e, 0x41);
+	e8(e, 0xff);
+	e8(e, 0xe0 | (reg & 7));
+}
+
+/* uint32_t enter(cpu, code): callee-saved registers on the caller's stack */
+static void emit_enter(struct emit *e)
+{
+	static const uint8_t push[] = {
+		0x53, 0x55, 0x41, 0x54, 0x41, 0x55, 0x41, 0x56, 0x41, 0x57,
+	};
+
+	for (unsigned k = 0; k < sizeof(push); k++)
+		e8(e, push[k]);
+	e_mem(e, true, 0x89, H_RSP, H_RDI,
+	      offsetof(struct soft_cpu, scratch[JIT_HOST_RSP]));
+	e_mov(e, H_R10, H_RSI);
+	e_lea(e, true, H_RSP, H_RDI, -1, 0, JIT_BIAS);
+	emit_fill(e);
+	emit_jmp_reg(e, H_R10);
+}
+
+static void emit_exit_thunk(struct emit *e)
+{
+	static const uint8_t pop[] = {
+		0x41, 0x5f, 0x41, 0x5e, 0x41, 0x5d, 0x41, 0x5c, 0x5d, 0x5b, 0xc3,
+	};
+
+	emit_spill(e);
+	e_rr(e, false, 0x89, H_RAX, H_S2);
+	e_ld(e, H_RSP, OFF(scratch[JIT_HOST_RSP]));
+	for (unsigned k = 0; k < sizeof(pop); k++)
+		e8(e, pop[k]);
+}
+
+static const uint8_t *jit_slow(struct soft_cpu *cpu, uint32_t id);
+
+static void emit_slow_thunk(struct emit *e)
+{
+	emit_spill(e);
+	e_lea(e, true, H_RDI, H_RSP, -1, 0, -JIT_BIAS);
+	e_rr(e, false, 0x89, H_RSI, H_S2);
+	e_mov(e, H_RBX, H_RSP);
+	e_ld(e, H_RSP, OFF(scratch[JIT_HOST_RSP]));
+	e_imm(e, true, 5, H_RSP, 8);		/* calls want it 16-aligned */
+	e8(e, 0x48);				/* mov rax, jit_slow */
+	e8(e, 0xb8);
+	e64(e, (uintptr_t)jit_slow);
+	e8(e, 0xff);				/* call rax */
+	e8(e, 0xd0);
+	e_mov(e, H_RSP, H_RBX);
+	e_mov(e, H_R10, H_RAX);
+	emit_fill(e);
+	emit_jmp_reg(e, H_R10);
+}
+
+static const uint8_t *thunk(struct jit *j, struct emit *e)
+{
+	j->used = ALIGN_UP((size_t)(e->p - j->rw), (size_t)64);
+	e->p = j->rw + j->used;
+	return j->rx + j->used;
+}
+
+uint32_t jit_meta_new(struct jit *j, enum jit_kind kind)
+{
+	j->meta[j->nr_meta] = (struct jit_meta){ .kind = kind };
+	return j->nr_meta++;
+}
+
+/* A thunk that leaves with a record of its own. */
+static const uint8_t *leave_thunk(struct jit *j, struct emit *e, enum jit_kind kind)
+{
+	const uint8_t *at = thunk(j, e);
+
+	e_movi(e, H_S2, jit_meta_new(j, kind));
+	e_patch(e_jump(e, -1), j->exit + (j->rw - j->rx));
+	return at;
+}
+
+static void make_thunks(struct jit *j)
+{
+	struct emit e = { .p = j->rw };
+
+	j->enter = (uint32_t (*)(struct soft_cpu *, const uint8_t *))
+		(uintptr_t)thunk(j, &e);
+	emit_enter(&e);
+	j->exit = thunk(j, &e);
+	emit_exit_thunk(&e);
+	j->slow = thunk(j, &e);
+	emit_slow_thunk(&e);
+	j->leave = leave_thunk(j, &e, META_LEAVE);
+	j->miss = leave_thunk(j, &e, META_INDIRECT);
+	thunk(j, &e);
+	j->thunks = j->used;
+	j->thunk_metas = j->nr_meta;
+}
+
+/* --- running ------------------------------------------------------------------ */
+
+static struct block *block_of(const struct insn *first)
+{
+	return container_of((struct insn *)(uintptr_t)first, struct block, insn[0]);
+}
+
+HANDLER(stop)
+{
+	return NULL;
+}
+
+/* The instruction's own handler: a block's first has ours in its place. */
+static insn_fn *handler_of(const struct insn *i)
+{
+	return i->off == 0 && i->nr == 1 ? block_of(i)->first_fn : i->fn;
+}
+
+static void copy_insn(struct insn *dst, const struct insn *src)
+{
+	size_t n = sizeof(*dst) / 8;
+
+	__asm__ volatile("rep movsq" : "+D"(dst), "+S"(src), "+c"(n) : : "memory");
+}
+
+static const uint8_t *jit_slow(struct soft_cpu *cpu, uint32_t id)
+{
+	struct jit *j = cpu->jit;
+	const struct jit_meta *m = &j->meta[id];
+	const uint8_t *resume = m->resume;
+	uint64_t epoch = j->epoch, gen = cpu->gen, gen_global = cpu->gen_global, next;
+	const struct tlb_entry *tlb = cpu->tlb;
+
+	j->stat.slow++;
+	cpu->rip = cpu->scratch[JIT_PAGE_VA] + (int64_t)m->off;
+	next = cpu->rip + m->i->len;
+	copy_insn(&j->pair[0], m->i);
+	j->pair[0].fn = handler_of(m->i);
+	j->in_slow = true;
+	j->pair[0].fn(cpu, &j->pair[0]);
+	j->in_slow = false;
+	if (likely(cpu->rip == next && epoch == j->epoch && gen == cpu->gen &&
+		   gen_global == cpu->gen_global && tlb == cpu->tlb &&
+		   !attention(cpu)))
+		return resume;
+	return j->leave;
+}
+
+/* Connects an exit with the block it led to. */
+static void link_exit(struct jit *j, struct jit_meta *m, struct jblock *to)
+{
+	if (!m->site || to->block->gpa2)
+		return;
+	e_patch(m->site, (m->host_flags ? to->entry_h : to->entry_m) + (j->rw - j->rx));
+	list_add_tail(&to->incoming, &m->node);
+	j->stat.links++;
+}
+
+static void set_jump(struct soft_cpu *cpu, struct jblock *to)
+{
+	struct jump *at = &cpu->jumps[jump_hash(cpu->rip)];
+
+	if (at->rip == cpu->rip && at->code == to->block->insn)
+		at->host = to->entry_m;
+}
+
+static struct jit_meta *run_host(struct soft_cpu *cpu, const uint8_t *code)
+{
+	struct jit *j = cpu->jit;
+	struct jit_meta *m;
+
+	cpu->scratch[JIT_PAGE_VA] = cpu->rip & PAGE_MASK;
+	m = &j->meta[j->enter(cpu, code)];
+	if (m->kind == META_INDIRECT)
+		cpu->rip = cpu->scratch[JIT_TARGET];
+	else if (m->kind != META_LEAVE)
+		cpu->rip = cpu->scratch[JIT_PAGE_VA] + (int64_t)m->off;
+	return m;
+}
+
+/*
+ * The handler of a translated block's first instruction.  Returns to the
+ * interpreter when something has to be seen to, or the way leads to code that is
+ * not translated.
+ */
+HANDLER(jit_run)
+{
+	struct jit *j = cpu->jit;
+	struct jblock *jb = block_of(i)->jit;
+
+	if (unlikely(j->fp_deny != cpu->fp_deny)) {
+		jit_flush(cpu);
+		j->fp_deny = cpu->fp_deny;
+		return NULL;
+	}
+	if (unlikely(j->in_slow))	/* the handler went on to here */
+		return NULL;
+	set_jump(cpu, jb);
+	for (;;) {
+		struct jit_meta *m = run_host(cpu, jb->entry_m);
+		uint64_t epoch = j->epoch;
+		const struct insn *n;
+
+		j->stat.enters++;
+		if (m->kind == META_INTERP)
+			return handler_of(m->i)(cpu, m->i);
+		if (unlikely(attention(cpu) ||
+			     (cpu->run_until && cpu->rip == cpu->run_until)))
+			return NULL;
+		n = block_find(cpu);
+		if (n->fn != jit_run)
+			return n;
+		jb = block_of(n)->jit;
+		if (m->kind == META_LINK && epoch == j->epoch)
+			link_exit(j, m, jb);
+		set_jump(cpu, jb);
+	}
+}
+
+static bool room(const struct jit *j)
+{
+	return j->used + JIT_BLOCK_ROOM <= JIT_CODE_SIZE &&
+	       j->nr_meta + 1024 <= JIT_MAX_META &&
+	       j->nr_jblock < JIT_MAX_BLOCKS && j->nr_fault + 1024 <= JIT_MAX_FAULTS;
+}
+
+/* The handler of a block's first instruction until the block is hot. */
+HANDLER(jit_count)
+{
+	struct block *b = block_of(i);
+	struct insn *first = b->insn;
+
+	if (likely(++b->heat < cpu->jit->heat))
+		return b->first_fn(cpu, i);
+	if (!room(cpu->jit)) {
+		jit_flush(cpu);
+		return b->first_fn(cpu, i);
+	}
+	fp_save(cpu);
+	b->jit = jit_translate(cpu, b);
+	fp_load(cpu);
+	first->fn = b->jit ? jit_run : b->first_fn;
+	return first->fn(cpu, first);
+}
+
+const uint8_t *jit_way_out(const struct soft_cpu *cpu)
+{
+	const struct jit *j = cpu->jit;
+
+	return j ? j->miss : NULL;
+}
+
+/* --- the life of translations --------------------------------------------------- */
+
+void jit_hook(struct soft_cpu *cpu, struct block *b)
+{
+	b->first_fn = b->insn[0].fn;
+	b->heat = 0;
+	b->jit = NULL;
+	if (cpu->jit && !b->gpa2 && b->nr)
+		b->insn[0].fn = jit_count;
+}
+
+/* Back to counting, without touching the host code. */
+static void unhook(struct jblock *jb)
+{
+	struct block *b = jb->block;
+
+	jb->block = NULL;
+	b->jit = NULL;
+	b->heat = 0;
+	if (!b->dead)
+		b->insn[0].fn = jit_count;
+}
+
+void jit_drop(struct soft_cpu *cpu, struct block *b)
+{
+	struct jblock *jb = b->jit;
+	struct jit *j = cpu->jit;
+	struct jit_meta *m, *tmp;
+
+	if (!jb)
+		return;
+	list_for_each_safe(m, tmp, &jb->incoming, node) {
+		e_patch(m->site, m->stub + (j->rw - j->rx));
+		list_del(&m->node);
+	}
+	jb->body[0] = 0xe9;
+	e_patch(jb->body + 1, jb->gone);
+	unhook(jb);
+	j->epoch++;
+	j->stat.dropped++;
+}
+
+void jit_flush(struct soft_cpu *cpu)
+{
+	struct jit *j = cpu->jit;
+
+	if (!j)
+		return;
+	for (uint32_t k = 0; k < j->nr_jblock; k++)
+		if (j->jblock[k].block)
+			unhook(&j->jblock[k]);
+	for (unsigned k = 0; k < JUMP_SIZE; k++)
+		cpu->jumps[k].host = j->miss;
+	j->used = j->thunks;
+	j->nr_meta = j->thunk_metas;
+	j->nr_jblock = j->nr_fault = 0;
+	j->epoch++;
+	j->stat.flushes++;
+}
+
+/* Where translated code goes on after a fault at host address rip; 0: not ours. */
+static uintptr_t fault_resume(const struct jit *j, uintptr_t rip)
+{
+	uint32_t lo = 0, hi = j->nr_fault, at;
+
+	if (rip - (uintptr_t)j->rx >= j->used)
+		return 0;
+	at = (uint32_t)(rip - (uintptr_t)j->rx);
+	while (lo < hi) {
+		uint32_t mid = lo + (hi - lo) / 2;
+
+		if (j->fault[mid].code < at)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	if (lo == j->nr_fault || j->fault[lo].code != at)
+		return 0;
+	return (uintptr_t)j->rx + j->fault[lo].stub;
+}
+
+/* Signal handlers have no other way to know. */
+static _Thread_local struct soft_cpu *jit_cpu;
+
+bool jit_signal(void *context)
+{
+	greg_t *g = ((ucontext_t *)context)->uc_mcontext.gregs;
+	uintptr_t to = 0;
+
+	if (jit_cpu && jit_cpu->jit)
+		to = fault_resume(jit_cpu->jit, (uintptr_t)g[REG_RIP]);
+	if (to)
+		g[REG_RIP] = (greg_t)to;
+	return to;
+}
+
+/* Vector instructions on misaligned addresses. */
+static void on_sigsegv(int sig, siginfo_t *info, void *context)
+{
+	if (!jit_signal(context))
+		signal(sig, SIG_DFL);	/* our own bug: die of it on return */
+}
+
+#define ALTSTACK_SIZE (64u << 10)
+
+void jit_thread(struct soft_cpu *cpu)
+{
+	stack_t ss = { .ss_size = ALTSTACK_SIZE };
+
+	jit_cpu = cpu;
+	if (!cpu->jit)
+		return;
+	ss.ss_sp = cpu->jit->altstack;
+	sigaltstack(&ss, NULL);
+}
+
+/* --- set-up --------------------------------------------------------------------- */
+
+static void *reserve(size_t n)
+{
+	void *p = mmap(NULL, n, PROT_READ | PROT_WRITE,
+		       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	return p == MAP_FAILED ? NULL : p;
+}
+
+static int map_code(struct jit *j)
+{
+	int fd = memfd_create("machinen-code", MFD_CLOEXEC), ret = 0;
+	void *rw = MAP_FAILED, *rx = MAP_FAILED;
+
+	if (fd < 0)
+		return -errno;
+	if (ftruncate(fd, JIT_CODE_SIZE) == 0) {
+		rw = mmap(NULL, JIT_CODE_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+		rx = mmap(NULL, JIT_CODE_SIZE, PROT_READ | PROT_EXEC, MAP_SHARED, fd, 0);
+	}
+	if (rw == MAP_FAILED || rx == MAP_FAILED)
+		ret = -errno;
+	close(fd);
+	j->rw = rw == MAP_FAILED ? NULL : rw;
+	j->rx = rx == MAP_FAILED ? NULL : rx;
+	return ret;
+}
+
+int jit_init(struct soft_cpu *cpu)
+{
+	struct sigaction sa = { .sa_sigaction = on_sigsegv,
+				.sa_flags = SA_SIGINFO | SA_ONSTACK };
+	struct jit *j = calloc(1, sizeof(*j));
+	int ret;
+
+	if (!j)
+		return -ENOMEM;
+	cpu->jit = j;
+	j->fp_deny = cpu->fp_deny;
+	j->heat = JIT_HEAT;
+	j->altstack = malloc(ALTSTACK_SIZE);
+	ret = map_code(j);
+	j->meta = reserve(JIT_MAX_META * sizeof(*j->meta));
+	j->jblock = reserve(JIT_MAX_BLOCKS * sizeof(*j->jblock));
+	j->fault = reserve(JIT_MAX_FAULTS * sizeof(*j->fault));
+	if (!ret && (!j->altstack || !j->meta || !j->jblock || !j->fault))
+		ret = -ENOMEM;
+	if (ret) {
+		jit_done(cpu);
+		return ret;
+	}
+	sigaction(SIGSEGV, &sa, NULL);
+	make_thunks(j);
+	j->pair[1].fn = stop;
+	for (unsigned k = 0; k < JUMP_SIZE; k++)
+		cpu->jumps[k].host = j->miss;
+	return 0;
+}
+
+static void unreserve(const void *p, size_t n)
+{
+	if (p)
+		munmap((void *)(uintptr_t)p, n);
+}
+
+void jit_done(struct soft_cpu *cpu)
+{
+	struct jit *j = cpu->jit;
+
+	if (!j)
+		return;
+	unreserve(j->rw, JIT_CODE_SIZE);
+	unreserve(j->rx, JIT_CODE_SIZE);
+	unreserve(j->meta, JIT_MAX_META * sizeof(*j->meta));
+	unreserve(j->jblock, JIT_MAX_BLOCKS * sizeof(*j->jblock));
+	unreserve(j->fault, JIT_MAX_FAULTS * sizeof(*j->fault));
+	if (jit_cpu == cpu) {
+		stack_t off = { .ss_flags = SS_DISABLE };
+
+		sigaltstack(&off, NULL);
+		jit_cpu = NULL;
+	}
+	free(j->altstack);
+	free(j);
+	cpu->jit = NULL;
+}

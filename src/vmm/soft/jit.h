@@ -1,0 +1,130 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * jit.h - the translator: guest blocks as host code.  docs/cpu.md explains it;
+ * src/vmm/soft alone includes it.
+ *
+ *	block.c	 decodes a block, hands it to jit_hook()
+ *	run loop block->insn[0].fn counts, translates, then enters host code
+ *	jit_translate.c	 block -> host code;  jit_emit.h its assembler
+ *	jit.c	 code area, entry and exit, slow paths, chaining, invalidation
+ */
+#ifndef SOFT_JIT_H
+#define SOFT_JIT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/list.h"
+#include "vmm/soft/insn.h"
+
+/* Use of soft_cpu.scratch[]. */
+enum jit_scratch {
+	JIT_PAGE_VA,	/* virtual address of the page being executed */
+	JIT_HOST_RSP,	/* stack of jit_enter()'s caller */
+	JIT_TARGET,	/* of an indirect branch */
+	JIT_CODE,	/* host code of it, while something else is done */
+};
+
+/* Host rsp while guest code runs: the whole hot part in reach of a disp8. */
+#define JIT_BIAS 128
+
+/* A translated block.  Lives until the next flush, dead ones too. */
+struct jblock {
+	struct block *block;	/* borrowed; NULL once dropped */
+	const uint8_t *entry_m;	/* expects flags in cpu->cc, or dead ones */
+	const uint8_t *entry_h;	/* expects flags in the host's */
+	struct list incoming;	/* struct jit_meta.node of links into it */
+	uint8_t *body, *gone;	/* rw: where a drop patches, and to where */
+};
+
+enum jit_kind {
+	META_SLOW,	/* interpret one instruction, go on at `resume` */
+	META_INTERP,	/* leave, interpreter goes on with `i` */
+	META_LINK,	/* leave to page + off; may be linked */
+	META_INDIRECT,	/* leave to scratch[JIT_TARGET] */
+	META_LEAVE,	/* leave; cpu->rip is right */
+};
+
+/* What host code says when it calls out: one record a place. */
+struct jit_meta {
+	uint8_t kind;		/* enum jit_kind */
+	bool host_flags;	/* link: guest flags are in the host's */
+	int32_t off;		/* of the instruction or target, from its page */
+	const struct insn *i;	/* borrowed from a block that lives as long */
+	const uint8_t *resume;	/* rx */
+	uint8_t *site;		/* rw: the jump's rel32; NULL: not linkable */
+	const uint8_t *stub;	/* rx: where site points when not linked */
+	struct list node;	/* in its target's incoming, while linked */
+};
+
+/* A host instruction that may fault, in address order. */
+struct jit_fault {
+	uint32_t code, stub;	/* offsets in the code area */
+};
+
+struct jit {
+	uint8_t *rw;		/* owned: the code area, writable */
+	const uint8_t *rx;	/* owned: the same, executable */
+	size_t used, thunks;	/* bytes; thunks survive a flush */
+	const uint8_t *slow, *exit;	/* thunks, rx */
+	uint32_t (*enter)(struct soft_cpu *cpu, const uint8_t *code);
+	struct jit_meta *meta;	/* owned; by id */
+	uint32_t nr_meta, thunk_metas;
+	struct jblock *jblock;	/* owned */
+	uint32_t nr_jblock;
+	struct jit_fault *fault;	/* owned */
+	uint32_t nr_fault;
+	uint64_t epoch;		/* grows with every dropped translation */
+	uint8_t fp_deny;	/* cpu->fp_deny that translations rely on */
+	bool in_slow;		/* jit_slow() runs a handler */
+	uint8_t heat;		/* JIT_HEAT; tests: less */
+	uint8_t *altstack;	/* owned: for signals while rsp is not a stack */
+	struct insn pair[2];	/* one instruction and a stop */
+	const uint8_t *leave;	/* thunk: exit with cpu->rip right */
+	const uint8_t *miss;	/* thunk: jump cache entry without host code */
+	struct {
+		uint64_t translated, guest_bytes, host_bytes, slow, enters, links,
+			 flushes, dropped;
+	} stat;
+};
+
+#define JIT_CODE_SIZE	(64u << 20)
+#define JIT_MAX_META	(4u << 20)
+#define JIT_MAX_BLOCKS	(1u << 20)
+#define JIT_MAX_FAULTS	(4u << 20)
+#define JIT_BLOCK_ROOM	(64u << 10)	/* more than any block becomes */
+#define JIT_HEAT	12		/* runs of a block before it is translated */
+
+/* cpu->jit, or NULL where host code cannot be made: the interpreter does it all. */
+int jit_init(struct soft_cpu *cpu);
+void jit_done(struct soft_cpu *cpu);
+/* A fresh block: makes its first instruction count runs. */
+void jit_hook(struct soft_cpu *cpu, struct block *b);
+/* The block goes away; its page's other translations may stay. */
+void jit_drop(struct soft_cpu *cpu, struct block *b);
+void jit_flush(struct soft_cpu *cpu);
+/* An instruction ended by a fault, wherever that was. */
+static inline void jit_given_up(struct soft_cpu *cpu)
+{
+	if (cpu->jit)
+		cpu->jit->in_slow = false;
+}
+/* For jump cache entries of blocks that are not translated. */
+const uint8_t *jit_way_out(const struct soft_cpu *cpu);
+/* The calling thread is about to run this CPU. */
+void jit_thread(struct soft_cpu *cpu);
+/*
+ * A host signal with this ucontext_t: true when it hit translated code, which
+ * then goes on where the interpreter repeats the instruction.  Signal handlers.
+ */
+bool jit_signal(void *context);
+
+/* jit_translate.c; between fp_save() and fp_load().  NULL: cannot or no room. */
+struct jblock *jit_translate(struct soft_cpu *cpu, struct block *b);
+/* A new record; the caller has seen to the room. */
+uint32_t jit_meta_new(struct jit *j, enum jit_kind kind);
+/* Arithmetic flags somebody may read before this block has set them. */
+uint8_t jit_block_live_in(const struct block *b);
+
+#endif
