@@ -533,6 +533,20 @@ static void define_of(struct gen *g, const ZydisDecodedInstruction *i)
 	append(g, inc, 3);
 }
 
+/* Nobody jumps past the first of the instructions that make the last one safe. */
+static void glue(struct gen *g)
+{
+	unsigned first = g->s->nr;
+
+	if (g->last)
+		for (first = 0; first < g->s->nr && !g->s->insn[first].keep; first++)
+			;
+	else if (g->s->nr > 1 && g->s->insn[g->s->nr - 2].keep)
+		first = g->s->nr - 1;
+	for (; first < g->s->nr; first++)
+		g->s->insn[first].glued = true;
+}
+
 /* Bytes that are no instruction to Zydis had better be none to the CPU. */
 static bool add_garbage(struct gen *g, const uint8_t *b)
 {
@@ -570,8 +584,7 @@ static bool add_one(struct gen *g)
 	else if (!aim_image(g, &i, &op[0], b))
 		aim(g, &i, op, b);
 	append(g, b, i.length);
-	if (g->s->nr > 1 && g->s->insn[g->s->nr - 2].keep)
-		g->s->insn[g->s->nr - 1].glued = true;
+	glue(g);
 	define_of(g, &i);
 	return true;
 }

@@ -218,6 +218,9 @@ bool soft_engine_init(struct engine *engine, enum soft_engine_how how)
 		[SOFT_BLOCKS] = "interpreter", [SOFT_STEPS] = "interpreter, single steps",
 		[SOFT_CRAMPED] = "interpreter, small stub area", [SOFT_JIT] = "translator",
 	};
+	/* not on the stack of a sequence that runs, natively or translated */
+	const struct sigaction alarm = { .sa_handler = on_alarm,
+					 .sa_flags = SA_ONSTACK | SA_RESTART };
 	const struct itimerval tick = { { .tv_sec = 1 }, { .tv_sec = 1 } };
 	uint32_t words[CPUID_NR_WORDS];
 	struct err err = ERR_INIT;
@@ -248,9 +251,7 @@ bool soft_engine_init(struct engine *engine, enum soft_engine_how how)
 	}
 	/* at full speed nothing looks at rip: a run ends by #UD at SEQ_EXIT */
 	mem_write(&e->mem, code_gpa[2], "\x0f\x0b", 2);
-	/* rsp may be the translator's */
-	sigaction(SIGALRM, &(struct sigaction){ .sa_handler = on_alarm,
-						 .sa_flags = SA_ONSTACK }, NULL);
+	sigaction(SIGALRM, &alarm, NULL);
 	setitimer(ITIMER_REAL, &tick, NULL);
 	return set_user_mode(e);
 }

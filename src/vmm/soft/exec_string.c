@@ -149,6 +149,27 @@ static uint64_t scas_part(struct soft_cpu *cpu, const struct insn *i, uint64_t n
 	return 1;
 }
 
+/* Upper halves go with a 32-bit address size, whether the first round faults or not. */
+static void narrow(struct soft_cpu *cpu, const struct insn *i, uint64_t count)
+{
+	areg_set(cpu, i, X86_RCX, count);
+	if (!count)
+		return;
+	switch (i->mnemonic) {
+	case ZYDIS_MNEMONIC_MOVSB: case ZYDIS_MNEMONIC_MOVSW:
+	case ZYDIS_MNEMONIC_MOVSD: case ZYDIS_MNEMONIC_MOVSQ:
+		areg_set(cpu, i, X86_RSI, cpu->gpr[X86_RSI]);
+		areg_set(cpu, i, X86_RDI, cpu->gpr[X86_RDI]);
+		break;
+	case ZYDIS_MNEMONIC_STOSB: case ZYDIS_MNEMONIC_STOSW:
+	case ZYDIS_MNEMONIC_STOSD: case ZYDIS_MNEMONIC_STOSQ:
+		areg_set(cpu, i, X86_RDI, cpu->gpr[X86_RDI]);
+		break;
+	default:
+		break;
+	}
+}
+
 /* until_zf: 2 never; else the ZF at which the repetition ends. */
 static inline const struct insn *repeat(struct soft_cpu *cpu, const struct insn *i,
 	uint64_t (*part)(struct soft_cpu *, const struct insn *, uint64_t), unsigned until_zf)
@@ -163,8 +184,8 @@ static inline const struct insn *repeat(struct soft_cpu *cpu, const struct insn 
 		NEXT(cpu, i);
 	}
 	n = areg(cpu, i, X86_RCX);
-	if (i->flags & INSN_ADDR32)	/* the upper half goes, fault or not */
-		areg_set(cpu, i, X86_RCX, n);
+	if (i->flags & INSN_ADDR32)
+		narrow(cpu, i, n);
 	while (n) {
 		cpu->cc = cc;
 		n -= part(cpu, i, single ? 1 : n);

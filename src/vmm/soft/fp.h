@@ -55,7 +55,7 @@ struct fp {
 	uint32_t mxcsr_mask;	/* of the bits the guest may set */
 	uint8_t *host;		/* owned; image of initial state, our own MXCSR */
 	uint8_t *image;		/* owned; scratch for images of the guest */
-	void *access[3][16];	/* stubs of fp_mask.c */
+	void *access[2][16];	/* stubs of fp_mask.c */
 };
 
 /* --- fp_stub.c -------------------------------------------------------------- */

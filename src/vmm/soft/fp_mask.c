@@ -19,13 +19,13 @@
 
 /* --- a vector register's bytes ------------------------------------------------------ */
 
-enum { PEEK, POKE, POKE_LOW };	/* POKE_LOW clears the upper half */
+enum { PEEK, POKE };
 
 /* VMOVUPS between [rdi] and register r. */
 static void *access_stub(struct fp *fp, unsigned what, unsigned r)
 {
 	const uint8_t code[] = {
-		0xc5, (r < 8 ? 0xf8 : 0x78) | (what == POKE_LOW ? 0 : 4),
+		0xc5, r < 8 ? 0xfc : 0x7c,
 		what == PEEK ? 0x11 : 0x10, (r & 7) << 3 | X86_RDI,
 	};
 
@@ -34,7 +34,7 @@ static void *access_stub(struct fp *fp, unsigned what, unsigned r)
 
 static bool make_access(struct fp *fp)
 {
-	for (unsigned what = 0; what < 3; what++)
+	for (unsigned what = 0; what < 2; what++)
 		for (unsigned r = 0; r < 16; r++)
 			if (!(fp->access[what][r] = access_stub(fp, what, r)))
 				return false;
@@ -46,9 +46,9 @@ static void peek(struct soft_cpu *cpu, unsigned r, void *to)
 	fp_call(fp_of(cpu)->access[PEEK][r], to);
 }
 
-static void poke(struct soft_cpu *cpu, unsigned r, const void *from, bool low)
+static void poke(struct soft_cpu *cpu, unsigned r, const void *from)
 {
-	fp_call(fp_of(cpu)->access[low ? POKE_LOW : POKE][r], from);
+	fp_call(fp_of(cpu)->access[POKE][r], from);
 }
 
 /* --- masked moves ------------------------------------------------------------------- */
@@ -150,7 +150,6 @@ union gather {
 		uint8_t count;			/* elements */
 		uint8_t size, isize;		/* bytes of element and index */
 		uint8_t scale;			/* shift */
-		uint8_t full;			/* destination of 32 bytes */
 	};
 };
 
@@ -191,7 +190,7 @@ HANDLER(do_gather)
 	peek(cpu, g.mask, mask);
 	peek(cpu, g.index, index);
 	widen_mask(mask, g);
-	poke(cpu, g.mask, mask, false);
+	poke(cpu, g.mask, mask);
 	for (unsigned n = 0; n < g.count; n++) {
 		uint8_t *m = mask + n * g.size;
 
@@ -199,13 +198,13 @@ HANDLER(do_gather)
 			continue;
 		guest_read(cpu, element_va(cpu, i, g, index, n), dest + n * g.size, g.size);
 		fp_zero(m, g.size);
-		poke(cpu, g.dest, dest, !g.full);
-		poke(cpu, g.mask, mask, false);
+		poke(cpu, g.dest, dest);
+		poke(cpu, g.mask, mask);
 	}
 	fp_zero(dest + used, 32 - used);
 	fp_zero(mask, 32);
-	poke(cpu, g.dest, dest, false);
-	poke(cpu, g.mask, mask, false);
+	poke(cpu, g.dest, dest);
+	poke(cpu, g.mask, mask);
 	return insn_done(cpu, i);
 }
 
@@ -271,7 +270,6 @@ bool fp_gather_decode(struct soft_cpu *cpu, const ZydisDecodedInstruction *z,
 	g.isize = isize;
 	g.size = element_size(z->mnemonic);
 	g.count = vl / MAX(g.size, g.isize);
-	g.full = g.count * g.size > 16;
 	g.dest = ZydisRegisterGetId(ops[0].reg.value);
 	g.mask = ZydisRegisterGetId(ops[2].reg.value);
 	g.index = ZydisRegisterGetId(ops[1].mem.index);
