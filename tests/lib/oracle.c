@@ -218,7 +218,7 @@ bool oracle_given(struct oracle *o, const struct gen_seq *seq, struct seq_in *in
 		  const char *what)
 {
 	struct gen_seq s = *seq;
-	struct pair p;
+	struct pair p, first;
 
 	o->runs++;
 	o->insns += s.nr;
@@ -227,7 +227,13 @@ bool oracle_given(struct oracle *o, const struct gen_seq *seq, struct seq_in *in
 		o->faults += p.hw.vector >= 0;
 		return true;
 	}
-	minimise(o, &s, in, &p);
+	first = p;
+	if (agree(o, &s, in, &p)) {
+		printf("# differed once, then no more:\n");
+		print_diff(in, &first);
+	} else {
+		minimise(o, &s, in, &p);
+	}
 	printf("# %s differs from the hardware: %s (seed 0x%llx)\n",
 	       o->engine->name, what, (unsigned long long)s.seed);
 	gen_print(&s, in, stdout);

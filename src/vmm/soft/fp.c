@@ -364,7 +364,15 @@ store_slow(struct soft_cpu *cpu, const struct insn *i, uint64_t va)
 {
 	union fp_aux a = fp_aux(i);
 	bool bounced = false;
-	unsigned fault = fp_call(i->ptr, write_slow(cpu, i, va, a, &bounced));
+	void *p = fp_of(cpu)->image;
+	unsigned fault;
+
+	/* converts, and raises what comes of it, before it stores */
+	if (i->mnemonic == ZYDIS_MNEMONIC_VCVTPS2PH)
+		bounced = true;
+	else
+		p = write_slow(cpu, i, va, a, &bounced);
+	fault = fp_call(i->ptr, p);
 
 	if (fault)
 		fp_raise(cpu, fault);

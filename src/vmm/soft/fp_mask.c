@@ -190,6 +190,8 @@ HANDLER(do_gather)
 	peek(cpu, g.mask, mask);
 	peek(cpu, g.index, index);
 	widen_mask(mask, g);
+	if (g.count * MAX(g.size, g.isize) == 16)
+		fp_zero(dest + 16, 16);
 	poke(cpu, g.mask, mask);
 	for (unsigned n = 0; n < g.count; n++) {
 		uint8_t *m = mask + n * g.size;
