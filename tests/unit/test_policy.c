@@ -79,7 +79,7 @@ static struct frame make(uint8_t *buf, const char *src, const char *dst, uint8_t
 static enum policy_verdict judge(struct policy *p, const char *dst, uint8_t proto, uint16_t port)
 {
 	uint8_t buf[256];
-	struct frame f = make(buf, strchr(dst, ':') ? "fd00::15" : "10.0.2.15",
+	struct frame f = make(buf, strchr(dst, ':') ? "fec0::15" : "10.0.2.15",
 			      dst, proto, 1000, port, NULL, 0);
 
 	return policy_check(p, &f);
@@ -92,7 +92,7 @@ static void cut_headers_are_refused(void **state)
 	size_t full[] = { ETH_HDR + 40, ETH_HDR + 60 };
 
 	for (unsigned v = 0; v < 2; v++) {
-		make(buf, v ? "fd00::1" : "10.0.2.15", v ? "2001:db8::1" : "1.2.3.4",
+		make(buf, v ? "fec0::1" : "10.0.2.15", v ? "2001:db8::1" : "1.2.3.4",
 		     IP_TCP, 1, 2, NULL, 0);
 		for (size_t len = 0; len < full[v]; len++)
 			assert_false(frame_parse(&f, buf, len));
@@ -110,7 +110,7 @@ static void cut_headers_are_refused(void **state)
 
 static void made_segments_are_sound(void **state)
 {
-	static const char *const dst[] = { "10.0.2.15", "fd00::15" };
+	static const char *const dst[] = { "10.0.2.15", "fec0::15" };
 	static const char *const src[] = { "93.184.216.34", "2001:db8::9" };
 
 	for (unsigned v = 0; v < 2; v++) {
@@ -174,7 +174,7 @@ static void loopback_is_out_of_reach(void **state)
 	assert_int_equal(judge(p, "10.0.2.3", IP_UDP, 53), POLICY_PASS);
 	assert_int_equal(judge(p, "10.0.2.3", IP_TCP, 53), POLICY_PASS);
 	assert_int_equal(judge(p, "10.0.2.3", IP_TCP, 22), POLICY_REFUSE);
-	assert_int_equal(judge(p, "fd00::3", IP_TCP, 22), POLICY_REFUSE);
+	assert_int_equal(judge(p, "fec0::3", IP_TCP, 22), POLICY_REFUSE);
 	assert_int_equal(judge(p, "1.1.1.1", 47, 0), POLICY_DROP);
 	policy_free(p);
 }
@@ -184,7 +184,7 @@ static void mapped_addresses(void **state)
 {
 	struct policy *p = policy_new(NULL, NULL);
 	uint8_t buf[256];
-	struct frame f = make(buf, "fd00::15", "2001:db8::1", IP_TCP, 1, 80, NULL, 0);
+	struct frame f = make(buf, "fec0::15", "2001:db8::1", IP_TCP, 1, 80, NULL, 0);
 
 	memcpy(buf + ETH_HDR + 24, "\0\0\0\0\0\0\0\0\0\0\xff\xff\x7f\0\0\1", 16);
 	assert_true(frame_parse(&f, buf, f.len));

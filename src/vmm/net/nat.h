@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * nat.h - the addresses inside the NAT: 10.0.2.0/24 and fd00::/64, gateway .2,
+ * nat.h - the addresses inside the NAT: 10.0.2.0/24 and fec0::/64, gateway .2,
  * resolver .3, guest .15.
  */
 #ifndef VMM_NET_NAT_H
@@ -12,7 +12,7 @@
 
 static inline bool nat_is_inside(const struct naddr *a)
 {
-	static const struct naddr v6 = { { 0xfd, 0x00 } };
+	static const struct naddr v6 = { { 0xfe, 0xc0 } };
 	struct naddr v4 = naddr4(10, 0, 2, 0);
 
 	return naddr_in(a, &v4, 120) || naddr_in(a, &v6, 64);

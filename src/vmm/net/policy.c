@@ -56,7 +56,6 @@ struct target {
 
 struct policy {
 	bool active;		/* rules were given */
-	bool has_hosts;
 	struct rule rule[LIMIT_NET_RULES];
 	unsigned nr_rules;
 	/* rings: the oldest entry gives way */
@@ -158,7 +157,6 @@ static int add_rule(struct policy *p, const char *text, struct err *err)
 	if (!parse_rule(&p->rule[p->nr_rules], buf))
 		return err_set(err, EINVAL,
 			       "\"%s\" is no network rule: HOST or CIDR, then :PORT or nothing", text);
-	p->has_hosts |= p->rule[p->nr_rules].host != NULL;
 	p->nr_rules++;
 	return 0;
 }
@@ -395,13 +393,39 @@ static bool is_housekeeping(const struct frame *f)
 	return f->proto == IP_ICMP && nat_is_inside(&f->dst);
 }
 
-static bool dns_allowed(const struct policy *p, const struct frame *f)
+/* Names are guest text: only what can stand in a host name is shown. */
+static void log_name(struct policy *p, char *name)
+{
+	struct target t = { .port = 53, .guest_port = 1 };
+	uint64_t h[2] = { 14695981039346656037ull, 1 };
+
+	for (char *s = name; *s; s++) {
+		h[0] = (h[0] ^ (uint8_t)*s) * 1099511628211ull;
+		h[1] = h[1] * 31 + (uint8_t)*s;
+		if (*s <= ' ' || *s >= 127)
+			*s = '?';
+	}
+	memcpy(t.addr.b, h, sizeof(t.addr.b));
+	if (p->nr_logged >= MAX_LOGGED ||
+	    in_table(p->logged, p->nr_logged, MAX_LOGGED, &t.addr, 53, 1))
+		return;
+	remember(p->logged, &p->nr_logged, MAX_LOGGED, t);
+	log_warn("net", "refused: DNS for %s", name);
+}
+
+static enum policy_verdict by_name(struct policy *p, const struct frame *f)
 {
 	char name[NAME_MAX_LEN];
 	size_t pos;
 
-	return p->has_hosts && dns_question(f, name, &pos) &&
-	       rule_for_name(p, name, 0);
+	if (!dns_question(f, name, &pos)) {
+		log_refusal(p, f);
+		return POLICY_DROP;
+	}
+	if (rule_for_name(p, name, 0))
+		return POLICY_PASS;
+	log_name(p, name);
+	return POLICY_REFUSE;
 }
 
 static enum policy_verdict by_rules(struct policy *p, const struct frame *f)
@@ -413,8 +437,8 @@ static enum policy_verdict by_rules(struct policy *p, const struct frame *f)
 	if (f->proto == IP_UDP &&
 	    in_table(p->peer, p->nr_peers, MAX_PEERS, &f->dst, f->dport, f->sport))
 		return POLICY_PASS;
-	if (f->proto == IP_UDP && nat_is_dns(&f->dst) && dns_allowed(p, f))
-		return POLICY_PASS;
+	if (f->proto == IP_UDP && nat_is_dns(&f->dst))
+		return by_name(p, f);
 	log_refusal(p, f);
 	return POLICY_REFUSE;
 }

@@ -756,9 +756,9 @@ static int start_slirp(struct nat *n, const struct spec *spec, struct err *err)
 		.disable_host_loopback = !spec->net_host_loopback,
 	};
 
-	inet_pton(AF_INET6, "fd00::", &cfg.vprefix_addr6);
-	inet_pton(AF_INET6, "fd00::2", &cfg.vhost6);
-	inet_pton(AF_INET6, "fd00::3", &cfg.vnameserver6);
+	inet_pton(AF_INET6, "fec0::", &cfg.vprefix_addr6);
+	inet_pton(AF_INET6, "fec0::2", &cfg.vhost6);
+	inet_pton(AF_INET6, "fec0::3", &cfg.vnameserver6);
 	g_log_set_handler("Slirp", G_LOG_LEVEL_MASK, quiet_log, NULL);
 	n->slirp = slirp_new(&cfg, &callbacks, n);
 	if (!n->slirp)
