@@ -118,6 +118,7 @@ static const struct answer breakpoints_answers[] = {
 	{ 4, 0xffff2ff0 }, { 16, 1 }, { 18, 0x400 },
 };
 
+static const struct expect self_modifying_log[] = { V(6) };
 static const struct answer self_modifying_answers[] = {
 	{ 0, 7 }, { 1, 9 }, { 2, 4950 }, { 3, 5 }, { 4, 0x21 }, { 5, 0x43 }, { 6, 1 },
 	{ 7, 0x201 }, { 8, 1 }, { 9, 2 },
@@ -181,7 +182,7 @@ static const struct program programs[] = {
 	{ CODE(gs_base), LOG(gs_base), ANSWER(gs_base) },
 	{ CODE(single_step), LOG(single_step), ANSWER(single_step) },
 	{ CODE(breakpoints), LOG(breakpoints), ANSWER(breakpoints) },
-	{ CODE(self_modifying), ANSWER(self_modifying) },
+	{ CODE(self_modifying), LOG(self_modifying), ANSWER(self_modifying) },
 	{ CODE(string_faults), LOG(string_faults), ANSWER(string_faults) },
 	{ CODE(interrupts), LOG(interrupts), ANSWER(interrupts) },
 	{ CODE(timers), ANSWER(timers), .nr_log = WHOLE_LOG },

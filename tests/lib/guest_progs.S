@@ -573,6 +573,17 @@ prog_\name\()_end:
 	movb	$2, FRESH + 0x1000
 	call	*%rbx
 	movq	%rax, G_RESULT + 56		/* 0x201 */
+	/* bytes across two pages that are no instruction, until the second changes */
+	movb	$0x0f, FRESH + 0xfff
+	movb	$0x04, FRESH + 0x1000
+	leaq	7f(%rip), %rax
+	movq	%rax, G_RECOVER
+	movl	$FRESH + 0xfff, %ebx
+	jmp	*%rbx				/* #UD */
+7:	movb	$0x1f, FRESH + 0x1000		/* nopl (%rax) */
+	movb	$0x00, FRESH + 0x1001
+	movb	$0xc3, FRESH + 0x1002
+	call	*%rbx
 	/* a page that gets mapped elsewhere under running code */
 	movb	$0xb0, FRESH + 0x2000
 	movb	$1, FRESH + 0x2001

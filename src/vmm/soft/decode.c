@@ -259,7 +259,8 @@ static int bad_bytes(struct insn *i, const uint8_t *p, unsigned n, ZyanStatus st
 {
 	if (st == ZYDIS_STATUS_NO_MORE_DATA && n < 15)
 		return -1;
-	*i = (struct insn){ .fn = undefined, .len = 1, .flags = INSN_END };
+	/* as long as what was looked at, so that a write to any of it is noticed */
+	*i = (struct insn){ .fn = undefined, .len = n, .flags = INSN_END };
 	if (n >= 15 && (st == ZYDIS_STATUS_NO_MORE_DATA ||
 			st == ZYDIS_STATUS_INSTRUCTION_TOO_LONG))
 		i->fn = too_long;
