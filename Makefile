@@ -8,6 +8,7 @@
 #   make check        set up the machine, then run all tests
 #   make demo         set up the machine, build, install the base, show a VM
 #   make install      PREFIX=/usr/local DESTDIR=
+#   make man          write docs/man from the program's tables and the header
 #
 # Knobs: V=1 (show commands), SAN=address,undefined, CC=clang, O=dir (build
 # directory), WERROR=1.
@@ -73,7 +74,9 @@ all: $(PROGRAMS) $(LIB_A) $(LIB_SO) $(GUEST)
 # Guest FP and vector registers live in the host's while guest code runs, so
 # nothing in the software CPU may touch them (docs/cpu.md).  It also calls stubs
 # from inline assembly, which a red zone would not survive.
-$(O)/obj/src/vmm/soft/%.o: CFLAGS += -mgeneral-regs-only -mno-red-zone $(if $(SAN),-DSOFT_NO_TAIL)
+$(O)/obj/src/vmm/soft/%.o: CFLAGS += -mgeneral-regs-only -mno-red-zone \
+	$(if $(findstring clang,$(CC)),-fno-builtin,-fno-tree-loop-distribute-patterns) \
+	$(if $(SAN),-DSOFT_NO_TAIL)
 
 $(O)/obj/%.o: %.c
 	$(call say,CC,$<)
@@ -94,10 +97,11 @@ $(BASE_A) $(VMM_A) $(GUEST_A) $(LIB_A):
 	@mkdir -p $(@D)
 	$(Q)rm -f $@ && $(AR) rcs $@ $^
 
-$(LIB_SO): $(LIB_OBJ) $(BASE_OBJ)
+$(LIB_SO): $(LIB_OBJ) $(BASE_OBJ) src/lib/machinen.map
 	$(call say,LD,$@)
 	@mkdir -p $(@D)
-	$(Q)$(CC) $(LDFLAGS) -shared -Wl,-soname,libmachinen.so.0 -o $@ $^ $(PKG_LIBS)
+	$(Q)$(CC) $(LDFLAGS) -shared -Wl,-soname,libmachinen.so.0 \
+		-Wl,--version-script=src/lib/machinen.map -o $@ $(filter %.o,$^) $(PKG_LIBS)
 
 $(O)/bin/machinen-vmm: $(O)/obj/src/vmm/main.o $(VMM_A) $(BASE_A)
 $(O)/bin/machinen: $(CLI_OBJ) $(LIB_A)
@@ -165,6 +169,8 @@ check-fast: all tests check-style
 check-style:
 	@scripts/check-includes
 	@scripts/check-globals $(O)
+	@scripts/gen-codes --check
+	@scripts/check-soft-symbols $(O)
 
 check: deps
 	@$(MAKE) --no-print-directory all tests
@@ -177,10 +183,16 @@ check: deps
 .PHONY: objs
 objs: $(BASE_OBJ) $(VMM_OBJ) $(GUEST_OBJ) $(LIB_OBJ) $(CLI_OBJ) $(TESTS:$(O)/tests/%=$(O)/obj/tests/%.o)
 
+.PHONY: man
+man: $(O)/bin/machinen
+	O=$(O) scripts/gen-man
+
 .PHONY: install
 install: all
-	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib \
-		$(DESTDIR)$(PREFIX)/libexec/machinen $(DESTDIR)$(PREFIX)/include
+	install -d $(addprefix $(DESTDIR)$(PREFIX)/,bin lib include libexec/machinen \
+		lib/pkgconfig share/man/man1 share/man/man3 \
+		share/bash-completion/completions share/zsh/site-functions \
+		share/fish/vendor_completions.d)
 	install -m 755 $(O)/bin/machinen $(DESTDIR)$(PREFIX)/bin/machinen
 	ln -sf machinen $(DESTDIR)$(PREFIX)/bin/mn
 	install -m 755 $(O)/bin/machinen-vmm $(DESTDIR)$(PREFIX)/libexec/machinen/
@@ -189,6 +201,25 @@ install: all
 	install -m 644 $(LIB_A) $(DESTDIR)$(PREFIX)/lib/
 	install -m 755 $(LIB_SO) $(DESTDIR)$(PREFIX)/lib/libmachinen.so.0
 	ln -sf libmachinen.so.0 $(DESTDIR)$(PREFIX)/lib/libmachinen.so
+	printf '%s\n' 'Name: machinen' 'Description: microVMs that freeze, move and fork' \
+		'Version: $(VERSION)' 'Libs: -L$(PREFIX)/lib -lmachinen' \
+		'Cflags: -I$(PREFIX)/include' \
+		>$(DESTDIR)$(PREFIX)/lib/pkgconfig/machinen.pc
+	install -m 644 docs/man/machinen.1 $(DESTDIR)$(PREFIX)/share/man/man1/
+	ln -sf machinen.1 $(DESTDIR)$(PREFIX)/share/man/man1/mn.1
+	install -m 644 docs/man/machinen.h.3 $(DESTDIR)$(PREFIX)/share/man/man3/
+	$(O)/bin/machinen completion bash \
+		>$(DESTDIR)$(PREFIX)/share/bash-completion/completions/machinen
+	$(O)/bin/machinen completion zsh \
+		>$(DESTDIR)$(PREFIX)/share/zsh/site-functions/_machinen
+	$(O)/bin/machinen completion fish \
+		>$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/machinen.fish
+
+# a fresh machine to the output of a VM, in one command
+.PHONY: demo
+demo: deps
+	@$(MAKE) --no-print-directory all
+	@O=$(O) scripts/demo
 
 .PHONY: clean
 clean:

@@ -34,6 +34,9 @@
  * #syscalls socket socketpair bind listen accept accept4 connect shutdown
  * #syscalls sendto recvfrom sendmsg recvmsg sendmmsg recvmmsg
  * #syscalls getsockname getpeername getsockopt setsockopt
+ * A sibling made by fork is built inside, so backends also need what they begin
+ * with (and /dev/kvm, below):
+ * #syscalls memfd_create timer_create timer_settime timer_delete setsid
  * Console log; live mounts and the resolver's configuration open files:
  * #syscalls ftruncate openat
  */
@@ -80,6 +83,7 @@ static const uint64_t fs_rights[] = {
 	[4] = (1ull << 15) - 1,
 	[5] = (1ull << 16) - 1,	/* + ioctl on devices */
 };
+#define FS_IOCTL_DEV (1ull << 15)	/* newer than the headers may be */
 #define READ_RIGHTS (LANDLOCK_ACCESS_FS_READ_FILE | LANDLOCK_ACCESS_FS_READ_DIR)
 
 static int landlock_allow(int ruleset, int fd, uint64_t rights, uint64_t handled)
@@ -92,13 +96,12 @@ static int landlock_allow(int ruleset, int fd, uint64_t rights, uint64_t handled
 		       &rule, 0) < 0 ? -errno : 0;
 }
 
-/* libslirp looks at the host's resolver again and again; often it is a link. */
-static void allow_resolver(int ruleset, uint64_t handled)
+static void allow_file(int ruleset, const char *path, uint64_t rights, uint64_t handled)
 {
-	cleanup(io_closep) int fd = open("/etc/resolv.conf", O_PATH | O_CLOEXEC);
+	cleanup(io_closep) int fd = open(path, O_PATH | O_CLOEXEC);
 
 	if (fd >= 0)
-		landlock_allow(ruleset, fd, LANDLOCK_ACCESS_FS_READ_FILE, handled);
+		landlock_allow(ruleset, fd, rights, handled);
 }
 
 static int landlock_rules(const struct vm *vm, int ruleset, uint64_t handled)
@@ -114,8 +117,12 @@ static int landlock_rules(const struct vm *vm, int ruleset, uint64_t handled)
 					     fs->readonly ? READ_RIGHTS : handled,
 					     handled);
 	}
+	/* libslirp looks at the host's resolver again and again. */
 	if (vm->spec.net)
-		allow_resolver(ruleset, handled);
+		allow_file(ruleset, "/etc/resolv.conf", LANDLOCK_ACCESS_FS_READ_FILE,
+			   handled);
+	allow_file(ruleset, "/dev/kvm", LANDLOCK_ACCESS_FS_READ_FILE |
+		   LANDLOCK_ACCESS_FS_WRITE_FILE | FS_IOCTL_DEV, handled);
 	return ret;
 }
 

@@ -23,21 +23,7 @@ codes=$(sed -n 's/^\tX(\([A-Z_]*\),.*/\1/p' src/base/codes.h)
 is "error codes are those of the table" "$(jq -r '.error_codes[].code' "$scratch/context")" "$codes"
 ok "the header lists the same codes" scripts/gen-codes --check
 
-for c in $(jq -r '.commands[].name' "$scratch/context"); do
-	[ -n "$(grep -F "machinen $c" docs/man/machinen.1)" ] || bad+=" man:$c"
-	for f in $(jq -r ".commands[] | select(.name == \"$c\") | .flags[].name" "$scratch/context"); do
-		grep -qF -- "--$f" docs/man/machinen.1 || bad+=" man:$c--$f"
-	done
-done
-is "machinen(1) has every command and flag" "$bad" ""
-for c in $codes; do
-	grep -qw "$c" docs/man/machinen.1 || bad+=" $c"
-done
-is "machinen(1) has every error code" "$bad" ""
-for f in $(grep -oE '\bmn_[a-z_]+\(' include/machinen.h | sort -u); do
-	grep -qF "${f%(}" docs/man/machinen.h.3 || bad+=" ${f%(}"
-done
-is "machinen.h(3) has every function" "$bad" ""
+ok "manual pages are those of the tables" scripts/gen-man --check
 
 complete() { # words...
 	bash -c 'source <(machinen completion bash); COMP_WORDS=(machinen "$@"); COMP_CWORD=$#; _machinen; echo "${COMPREPLY[*]}"' _ "$@"

@@ -185,7 +185,7 @@ void soft_cpuid_can(uint32_t *words)
 
 void cpuid_query(struct soft_cpu *cpu, uint32_t leaf, uint32_t subleaf, uint32_t out[4])
 {
-	memset(out, 0, 16);
+	out[0] = out[1] = out[2] = out[3] = 0;
 	if (!cpu->model)
 		return;
 	fp_save(cpu);

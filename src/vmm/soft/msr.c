@@ -120,6 +120,21 @@ static uint64_t *storage(struct soft_cpu *cpu, const struct msr_desc *d)
 	return (uint64_t *)(void *)((char *)cpu + d->arg);
 }
 
+/* Outside our code: kvmclock pages are guest memory, and logging is libc's. */
+static bool clock_msr(struct soft_cpu *cpu, uint32_t index, uint64_t *val, bool write)
+{
+	bool live = cpu->fp_live, ok;
+
+	fp_save(cpu);
+	ok = gclock_msr(&cpu->time, index, val, write);
+	if (!ok)
+		log_debug("cpu", "%s of MSR %#x at %#llx: #GP", write ? "write" : "read",
+			  index, (unsigned long long)cpu->rip);
+	if (live)
+		fp_load(cpu);
+	return ok;
+}
+
 static bool other_msr(struct soft_cpu *cpu, uint32_t index, uint64_t *val, bool write)
 {
 	int slot = mtrr_slot(index);
@@ -131,19 +146,8 @@ static bool other_msr(struct soft_cpu *cpu, uint32_t index, uint64_t *val, bool 
 			*val = cpu->msr[slot];
 		return true;
 	}
-	if (lapic_msr(&cpu->lapic, index, val, write) ||
-	    gclock_msr(&cpu->time, index, val, write))
-		return true;
-	if (log_on("cpu", LOG_DEBUG)) {
-		bool live = cpu->fp_live;
-
-		fp_save(cpu);
-		log_debug("cpu", "%s of MSR %#x at %#llx: #GP", write ? "write" : "read",
-			  index, (unsigned long long)cpu->rip);
-		if (live)
-			fp_load(cpu);
-	}
-	return false;
+	return lapic_msr(&cpu->lapic, index, val, write) ||
+	       clock_msr(cpu, index, val, write);
 }
 
 bool msr_read(struct soft_cpu *cpu, uint32_t index, uint64_t *val)

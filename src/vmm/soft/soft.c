@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: MIT
 /*
  * soft.c - the software CPU as a backend of the VMM (vmm/accel.h).
+ *
+ * #syscalls futex write timer_create timer_settime timer_delete rt_sigaction
+ * #syscalls rt_sigprocmask rt_sigreturn memfd_create ftruncate mmap munmap
+ * #syscalls clock_gettime clock_nanosleep sched_yield gettid
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -123,6 +127,10 @@ static int soft_vcpu_init(struct vcpu *vcpu, struct err *err)
 	struct soft_vm *svm = vcpu->vm->accel_vm;
 	struct soft_cpu *cpu = soft_cpu_alloc();
 
+	if (vcpu->id > 0) {
+		free(cpu);
+		return err_set(err, ENOTSUP, "the software CPU has one processor; more need KVM");
+	}
 	if (!cpu)
 		return err_set(err, ENOMEM, "out of memory");
 	vcpu->accel_vcpu = cpu;
