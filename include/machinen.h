@@ -300,6 +300,33 @@ MN_API void mn_exec_free(struct mn_session *s);
 MN_API int mn_exec(struct mn_vm *vm, const struct mn_exec *cfg,
 		   struct mn_exit *exit, struct mn_error *err);
 
+/* --- files of a VM -------------------------------------------------------- */
+
+struct mn_copy {
+	size_t size;
+	bool parents;		/* create what is missing above the destination */
+	mn_event_fn event;	/* MN_EVENT_PROGRESS */
+	void *event_arg;
+};
+
+/*
+ * A file or a directory with all below it: modes, times, links, holes and, for
+ * root, owners survive.  A destination that is a directory takes the copy in under
+ * its own name, else it becomes the copy.  cfg may be NULL.
+ */
+MN_API int mn_push(struct mn_vm *vm, const char *host, const char *guest,
+		   const struct mn_copy *cfg, struct mn_error *err);
+MN_API int mn_pull(struct mn_vm *vm, const char *guest, const char *host,
+		   const struct mn_copy *cfg, struct mn_error *err);
+
+/* One file's content; parents are created; mode 0 is 0644. */
+MN_API int mn_write_file(struct mn_vm *vm, const char *guest, const void *data,
+			 size_t len, unsigned mode, bool append,
+			 struct mn_error *err);
+/* *data is the caller's to free(3); a NUL follows its *len bytes. */
+MN_API int mn_read_file(struct mn_vm *vm, const char *guest, void **data,
+			size_t *len, struct mn_error *err);
+
 /* --- the base ------------------------------------------------------------- */
 
 struct mn_install {
