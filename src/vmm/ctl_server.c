@@ -38,6 +38,7 @@ struct ctl_client {
 	struct loop_fd sock;		/* its fd is owned */
 	struct ctl_req *req;		/* being worked on; owns itself */
 	struct buf out;			/* one packet that waits for room */
+	void (*gone)(struct vm *vm);	/* what its end means to somebody; or NULL */
 };
 
 struct ctl_server {
@@ -65,9 +66,13 @@ static void watch_listener(struct ctl_server *s)
 /* A request still worked on stays, without a client to answer to. */
 static void drop_client(struct ctl_client *c)
 {
+	struct vm *vm = c->server->vm;
+
 	if (c->req)
 		c->req->client = NULL;
-	loop_del(c->server->vm->loop, &c->sock);
+	if (c->gone)
+		c->gone(vm);
+	loop_del(vm->loop, &c->sock);
 	io_close(c->sock.fd);
 	list_del(&c->node);
 	c->server->nr_clients--;
@@ -148,6 +153,11 @@ void ctl_fail(struct ctl_req *req, const struct err *err)
 	cleanup(json_putp) json_t *doc = ctl_error(err);
 
 	answer(req, doc);
+}
+
+void ctl_on_gone(struct ctl_req *req, void (*fn)(struct vm *vm))
+{
+	req->client->gone = fn;
 }
 
 int ctl_take_fd(struct ctl_req *req, unsigned i)

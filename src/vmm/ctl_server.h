@@ -46,6 +46,8 @@ void ctl_ok(struct ctl_req *req, json_t *fields);
 void ctl_fail(struct ctl_req *req, const struct err *err);
 /* Sent before the answer; `p` is stolen.  Dropped for a slow reader. */
 void ctl_progress(struct ctl_req *req, json_t *p);
+/* Calls fn once when the connection of this request ends; before the answer. */
+void ctl_on_gone(struct ctl_req *req, void (*fn)(struct vm *vm));
 /* The i-th descriptor, now the caller's; -ENOENT when there are fewer. */
 int ctl_take_fd(struct ctl_req *req, unsigned i);
 

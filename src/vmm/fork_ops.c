@@ -171,7 +171,7 @@ static _Noreturn void child(struct vm *vm, struct freeze *f, struct spec *s,
 	keep[fds->nr] = vm->mem.file_fd;
 	freeze_close_all_but(keep, fds->nr + 1);
 	setsid();
-	r = restore_from(&f->state, &vm->mem, &err);
+	r = restore_from(&f->state, vm, &err);
 	if (r && make_layers(s, fds, &err)) {
 		restore_free(r);
 		r = NULL;

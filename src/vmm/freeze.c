@@ -214,6 +214,11 @@ int freeze_fork(struct vm *vm, struct freeze *f, struct err *err)
 	return pid;
 }
 
+static unsigned long long us(uint64_t ns)
+{
+	return ns / 1000;
+}
+
 void freeze_end(struct vm *vm, struct freeze *f)
 {
 	pthread_mutex_lock(&vm->lock);
@@ -222,6 +227,11 @@ void freeze_end(struct vm *vm, struct freeze *f)
 	vcpu_unpark_all(vm);
 	f->mark = io_now_ns();
 	buf_done(&f->state);
+	log_info("snapshot", "paused for %llu us: park %llu, drain %llu, save %llu, "
+		 "seal %llu, fork %llu", us(f->mark - f->begun),
+		 us(f->phase_ns[FREEZE_PARK]), us(f->phase_ns[FREEZE_DRAIN]),
+		 us(f->phase_ns[FREEZE_SAVE]), us(f->phase_ns[FREEZE_SEAL]),
+		 us(f->phase_ns[FREEZE_FORK]));
 }
 
 json_t *freeze_phases(const struct freeze *f)

@@ -142,7 +142,7 @@ struct restore *restore_open(const struct spec_fds *fds, struct err *err)
 	return NULL;
 }
 
-struct restore *restore_from(struct buf *state, struct mem *mem, struct err *err)
+struct restore *restore_from(struct buf *state, struct vm *source, struct err *err)
 {
 	struct restore *r = restore_new(err);
 
@@ -150,7 +150,8 @@ struct restore *restore_from(struct buf *state, struct mem *mem, struct err *err
 		return NULL;
 	r->state = *state;
 	*state = (struct buf)BUF_INIT;
-	mem_move(&r->mem, mem);
+	mem_move(&r->mem, &source->mem);
+	r->host_khz = source->host_khz;
 	r->forked = true;
 	return parse(r, err);
 }

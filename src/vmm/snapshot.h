@@ -37,6 +37,7 @@ struct restore {
 	int mem_fd;			/* owned: a bundle's memory file, or -1 */
 	struct mem mem;			/* memory that is there already; base NULL: none */
 	bool forked;			/* in a child of the source's process */
+	uint64_t host_khz;		/* vm->host_khz of the source then; else 0 */
 	/* section "vm" */
 	struct spec spec;		/* of the source */
 	char *features;			/* owned */
@@ -46,8 +47,9 @@ struct restore {
 
 /* From roles "state" and "memory", or those files in role "bundle". */
 struct restore *restore_open(const struct spec_fds *fds, struct err *err);
-/* From a state just saved (stolen) and memory (moved) of this very process. */
-struct restore *restore_from(struct buf *state, struct mem *mem, struct err *err);
+/* In a child of fork(2): from a state just saved (stolen) and the source's memory,
+ * which moves. */
+struct restore *restore_from(struct buf *state, struct vm *source, struct err *err);
 void restore_free(struct restore *r);
 
 /* Refuses a spec that describes another machine. */

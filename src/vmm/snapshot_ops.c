@@ -7,8 +7,11 @@
  * result or error.  End of file without either means that it died.  Closing our
  * end is how it is told that nobody wants the files any more: its next line fails.
  *
- * One writer at a time.  Its `keep_alive` false means that the vCPUs stay parked
- * until the answer: then the VM ends, or goes on if it is an error.
+ * One writer at a time.  Its `keep_alive` false means that the vCPUs stay parked,
+ * after an error until the answer, after success until the requester has put the
+ * bundle in its place and says `stop` on the same connection.  If that ends
+ * without a word the VM goes on: at no instant does the VM exist neither here
+ * nor in a bundle.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -186,20 +189,28 @@ static void fail(struct writer *w, const struct err *err)
 	free_writer(w);
 }
 
+static void thaw(struct vm *vm)
+{
+	struct freeze f = { .begun = io_now_ns() };
+
+	freeze_end(vm, &f);
+}
+
 static void succeed(struct writer *w)
 {
 	json_t *phases = freeze_phases(&w->freeze);
 	uint64_t write_ns = io_now_ns() - w->forked_ns;
 	struct vm *vm = w->vm;
-	bool end = !w->keep_alive;
 
+	if (!w->keep_alive && w->req->client)
+		ctl_on_gone(w->req, thaw);
+	else if (!w->keep_alive)
+		thaw(vm);
 	json_object_set_new(phases, "write_us", json_integer(write_ns / 1000));
 	ctl_ok(w->req, json_pack("{s:o, s:O, s:o}", "phases", phases,
 				 "memory", json_object_get(w->result, "memory"),
 				 "disks", freeze_disks(vm, &w->freeze)));
 	free_writer(w);
-	if (end)
-		vm_end(vm, VM_END_STOPPED);
 }
 
 /* The child's end of file. */

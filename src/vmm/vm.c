@@ -82,11 +82,13 @@ static int init_model(struct vm *vm, struct err *err)
 {
 	uint32_t can[CPUID_NR_WORDS] = { 0 };
 
+	vm->host_khz = vm->restore && vm->restore->host_khz ?
+		       vm->restore->host_khz : gclock_host_khz();
 	if (vm->restore)
 		return restore_model(vm->restore, vm->accel, &vm->model, err);
 	vm->accel->cpuid_can(can);
 	return cpu_model_init(&vm->model, vm->spec.cpu_model, can,
-			      gclock_host_khz(), vm->spec.cpus, err);
+			      vm->host_khz, vm->spec.cpus, err);
 }
 
 static int init_accel(struct vm *vm, struct err *err)
@@ -230,8 +232,11 @@ struct vm *vm_new(struct spec *spec, struct spec_fds *fds,
 	adopt_fds(vm);
 	while (vm->built < ARRAY_LEN(steps) && !ret) {
 		const struct step *s = &steps[vm->built++];
+		uint64_t begun = io_now_ns();
 
 		ret = s->init(vm, err);
+		log_info("vm", "%s: %llu us", s->what,
+			 (unsigned long long)(io_now_ns() - begun) / 1000);
 		if (ret)
 			err_wrap(err, ret, "cannot set up the %s", s->what);
 	}

@@ -52,6 +52,7 @@ struct vm {
 	struct mem mem;
 	struct bus mmio, pio;
 	struct cpu_model model;
+	uint64_t host_khz;		/* of the host's TSC; measuring takes 10 ms */
 	const struct accel *accel;	/* borrowed, static */
 	void *accel_vm;			/* owned by the backend */
 
