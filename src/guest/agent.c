@@ -255,6 +255,7 @@ static void loop(struct agent *a)
 				w->cb(w, e[i].events);
 		}
 		run_timers(a);
+		session_flush_all(a);
 		bury(a);
 		if (a->main_ended && !a->main)
 			agent_stop(a);
@@ -272,6 +273,7 @@ int agent_run(struct guest *g, int listen_fd)
 	a->listen.fd = a->signals.fd = a->announce.fd = -1;
 	list_init(&a->sessions);
 	list_init(&a->dead);
+	list_init(&a->dirty);
 	a->ep = epoll_create1(EPOLL_CLOEXEC);
 	r = a->ep < 0 ? -errno : signals_open(a);
 	if (!r && listen_fd >= 0)

@@ -50,7 +50,9 @@ struct session {
 	bool raw;		/* conn takes bytes, not frames */
 	bool closed;		/* on the dead list */
 	struct buf in;		/* a frame that is not complete */
-	struct buf out;		/* what conn did not take yet */
+	struct buf out;		/* gathered, or not taken by conn yet */
+	bool blocked;		/* conn is full */
+	struct list dirty;	/* gathered something in this batch */
 
 	/* SESSION_EXEC */
 	pid_t pid;		/* 0: none, or reaped */
@@ -71,7 +73,7 @@ struct agent {
 	struct guest *g;	/* borrowed */
 	int ep;
 	struct watch listen, signals, announce;
-	struct list sessions, dead;
+	struct list sessions, dead, dirty;
 	unsigned nr_sessions;
 	struct session *main;	/* borrowed; the main CMD's */
 	bool main_ended;
@@ -117,6 +119,8 @@ void session_linger(struct session *s);
 void session_console(struct session *s);
 void session_adopt(struct session *s, int fd);
 void session_expired(struct session *s);
+/* The batch is over: what was gathered goes out. */
+void session_flush_all(struct agent *a);
 
 /* exec.c */
 void exec_request(struct session *s, const struct doc *d);

@@ -32,7 +32,8 @@
 
 #include "guest/guest.h"
 
-#define BOOT_ROOT_WAIT_MS 20000
+#define BOOT_ROOT_WAIT_MS 20000	/* for a disk */
+#define BOOT_NAME_WAIT_MS 1000	/* for the named one, when there is another */
 #define BOOT_CONFIG_MAX (4u << 20)
 #define BOOT_EXT4_RESIZE _IOW('f', 16, uint64_t)
 #define BOOT_BLKGETSIZE64 _IOR(0x12, 114, size_t)
@@ -163,21 +164,23 @@ static bool uevent_wait(int fd, int64_t deadline)
 	return true;
 }
 
-/* The disk named by the configuration, or the first disk when none has a name. */
+/* The disk named by the configuration, or the first when none has the name. */
 static void find_root(const struct guest *g, const char *serial, char *dev,
 		      size_t size)
 {
-	int64_t deadline = now_ms() + BOOT_ROOT_WAIT_MS;
+	int64_t start = now_ms();
 	int fd = uevent_open();
 
 	while (mounts_find_disk(serial, dev, size)) {
-		if (!serial[0] || uevent_wait(fd, deadline))
+		bool other = !access("/dev/vda", F_OK);
+
+		if (uevent_wait(fd, start + (other ? BOOT_NAME_WAIT_MS :
+						     BOOT_ROOT_WAIT_MS)))
 			continue;
-		if (!access("/dev/vda", F_OK)) {
-			snprintf(dev, size, "/dev/vda");
-			break;
-		}
-		die(g, "there is no root disk", ENODEV);
+		if (!other)
+			die(g, "there is no root disk", ENODEV);
+		snprintf(dev, size, "/dev/vda");
+		break;
 	}
 	if (fd >= 0)
 		close(fd);

@@ -250,7 +250,7 @@ static void send_credit(struct session *s)
 	struct wire_w w;
 
 	/* while output waits, credit waits with it and is told in one frame */
-	if (s->out.len || s->conn.fd < 0)
+	if (s->blocked || s->conn.fd < 0)
 		return;
 	/* what an earlier connection sent, or we added, is not given back */
 	s->credit = MIN(s->credit, s->owed);
@@ -398,7 +398,7 @@ static bool pump(struct session *s, int i)
 	struct watch *w = &s->std[i];
 	ssize_t n;
 
-	if (w->fd < 0 || s->out.len || s->closed)
+	if (w->fd < 0 || s->blocked || s->closed)
 		return false;
 	n = read(w->fd, data, EXEC_READ);
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
@@ -409,7 +409,7 @@ static bool pump(struct session *s, int i)
 		n = 0;
 	}
 	session_send_scratch(s, i == 1 ? AGENT_STDOUT : AGENT_STDERR, n);
-	if (s->out.len) {
+	if (s->blocked) {
 		watch_mod(s->a, &s->std[1], 0);
 		watch_mod(s->a, &s->std[2], 0);
 	}
@@ -419,7 +419,7 @@ static bool pump(struct session *s, int i)
 static void on_output(struct session *s, int i)
 {
 	/* events of this batch from before the connection filled up */
-	if (s->out.len)
+	if (s->blocked)
 		return;
 	pump(s, i);
 	try_finish(s);
@@ -458,7 +458,7 @@ void exec_reaped(struct session *s, int status)
 
 void exec_expired(struct session *s)
 {
-	if (s->out.len)		/* the host is slow, and decides how slow */
+	if (s->blocked)		/* the host is slow, and decides how slow */
 		return;
 	watch_close(s->a, &s->std[1]);
 	watch_close(s->a, &s->std[2]);

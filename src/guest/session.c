@@ -4,8 +4,10 @@
  *
  * Reading goes through the agent's one scratch buffer, and only an incomplete
  * frame is kept with the session, so an idle session costs a few hundred bytes.
- * Writing tries the connection first and keeps what it did not take; while
- * anything is kept, the producer (a command's output) is not read.
+ * Writing gathers what is small until the batch of events ends, as each write
+ * is a packet and each packet an exit to the VMM: the end of a short command is
+ * one packet, not three.  What the connection does not take is kept, and while
+ * it is `blocked` the producer (a command's output) is not read.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -20,6 +22,7 @@
 #include "guest/guest.h"
 
 #define SESSION_LINGER_MS 1000
+#define SESSION_GATHER 4096	/* less than this waits for the batch to end */
 
 static void on_conn(struct watch *w, uint32_t events);
 
@@ -50,6 +53,7 @@ struct session *session_new(struct agent *a, int fd)
 		free(s);
 		return NULL;
 	}
+	list_init(&s->dirty);
 	list_add_tail(&a->sessions, &s->node);
 	a->nr_sessions++;
 	return s;
@@ -63,16 +67,24 @@ void session_close(struct session *s)
 	s->deadline = 0;
 	watch_close(s->a, &s->conn);
 	exec_close(s);
+	list_del(&s->dirty);
 	list_del(&s->node);
 	list_add_tail(&s->a->dead, &s->node);
 	s->a->nr_sessions--;
 }
 
 /* The connection is gone, or of no use. */
+static void forget_output(struct session *s)
+{
+	buf_done(&s->out);
+	s->blocked = false;
+	list_del(&s->dirty);
+}
+
 void session_drop(struct session *s)
 {
 	watch_close(s->a, &s->conn);
-	buf_clear(&s->out);
+	forget_output(s);
 	if (s->state == SESSION_EXEC)
 		exec_hangup(s);
 	else
@@ -85,7 +97,7 @@ void session_console(struct session *s)
 	int fd = s->a->g->console;
 
 	s->raw = true;
-	buf_clear(&s->out);
+	forget_output(s);
 	buf_clear(&s->in);
 	fd = fd >= 0 ? fcntl(fd, F_DUPFD_CLOEXEC, 3) : -1;
 	if (fd >= 0 && watch_add(s->a, &s->conn, fd, 0, on_conn))
@@ -95,7 +107,7 @@ void session_console(struct session *s)
 void session_adopt(struct session *s, int fd)
 {
 	watch_close(s->a, &s->conn);
-	buf_clear(&s->out);
+	forget_output(s);
 	s->raw = false;
 	if (watch_add(s->a, &s->conn, fd, EPOLLIN | EPOLLRDHUP, on_conn))
 		close(fd);
@@ -108,27 +120,66 @@ static void wait_writable(struct session *s, bool on)
 	watch_mod(s->a, &s->conn, in | (on ? EPOLLOUT : 0));
 }
 
+/* Writes what is gathered; what is left then waits for EPOLLOUT. */
+static void flush(struct session *s)
+{
+	ssize_t n = write(s->conn.fd, s->out.data, s->out.len);
+	bool was_blocked = s->blocked;
+
+	list_del(&s->dirty);
+	if (n < 0 && errno != EAGAIN && errno != EINTR) {
+		session_drop(s);
+		return;
+	}
+	if (n > 0)
+		buf_drop(&s->out, n);
+	s->blocked = s->out.len > 0;
+	wait_writable(s, s->blocked);
+	if (s->blocked)
+		return;
+	buf_done(&s->out);
+	if (s->state == SESSION_EXEC && was_blocked)
+		exec_unblocked(s);
+	else if (s->state == SESSION_LINGER && s->raw)
+		session_close(s);
+	else if (s->state == SESSION_LINGER)
+		shutdown(s->conn.fd, SHUT_WR);
+}
+
+void session_flush_all(struct agent *a)
+{
+	while (!list_empty(&a->dirty))
+		flush(list_entry(a->dirty.next, struct session, dirty));
+}
+
+/* Big pieces go out at once, without a copy when the connection takes them. */
 static void push(struct session *s, const void *data, size_t len)
 {
 	ssize_t n = 0;
 
 	if (s->conn.fd < 0)
 		return;
-	if (!s->out.len) {
+	if (!s->out.len && len >= SESSION_GATHER) {
 		n = write(s->conn.fd, data, len);
 		if (n < 0 && errno != EAGAIN && errno != EINTR) {
 			session_drop(s);
 			return;
 		}
 		n = n < 0 ? 0 : n;
+		if ((size_t)n == len)
+			return;
 	}
-	if ((size_t)n == len)
-		return;
 	buf_add(&s->out, (const char *)data + n, len - n);
-	if (s->out.oom)
+	if (s->out.oom) {
 		session_drop(s);
-	else
-		wait_writable(s, true);
+	} else if (s->blocked) {
+		return;
+	} else if (s->out.len >= SESSION_GATHER || n) {
+		flush(s);
+	} else {
+		list_del(&s->dirty);
+		list_add_tail(&s->a->dirty, &s->dirty);
+	}
 }
 
 void session_send_scratch(struct session *s, enum agent_frame type, size_t len)
@@ -186,28 +237,6 @@ void session_expired(struct session *s)
 		exec_expired(s);
 	else
 		session_close(s);
-}
-
-static void flush(struct session *s)
-{
-	ssize_t n = write(s->conn.fd, s->out.data, s->out.len);
-
-	if (n < 0 && errno != EAGAIN && errno != EINTR) {
-		session_drop(s);
-		return;
-	}
-	if (n > 0)
-		buf_drop(&s->out, n);
-	if (s->out.len)
-		return;
-	buf_done(&s->out);
-	wait_writable(s, false);
-	if (s->state == SESSION_EXEC)
-		exec_unblocked(s);
-	else if (s->state == SESSION_LINGER && s->raw)
-		session_close(s);
-	else if (s->state == SESSION_LINGER)
-		shutdown(s->conn.fd, SHUT_WR);
 }
 
 static void request(struct session *s, const uint8_t *data, size_t len)
@@ -286,7 +315,7 @@ static void on_conn(struct watch *w, uint32_t events)
 
 	if (s->raw && events & (EPOLLHUP | EPOLLERR))
 		watch_close(s->a, &s->conn);
-	else if (s->out.len && events & EPOLLOUT)
+	else if (s->blocked && events & EPOLLOUT)
 		flush(s);
 	if (s->closed || s->conn.fd < 0 || s->raw ||
 	    !(events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR)))
