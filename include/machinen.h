@@ -144,6 +144,13 @@ typedef int (*mn_event_fn)(const struct mn_event *ev, void *arg);
 
 struct mn_vm;
 
+struct mn_port {
+	char host_addr[64];	/* "": 127.0.0.1 */
+	uint16_t host_port;	/* 0 in a request: any free one */
+	uint16_t guest_port;
+	bool udp;
+};
+
 enum mn_accel { MN_ACCEL_AUTO, MN_ACCEL_KVM, MN_ACCEL_SOFT };
 
 struct mn_boot {
@@ -167,6 +174,8 @@ struct mn_boot {
 	bool need_cmd;			/* BOOT_CMD_MISSING when there is neither */
 	bool no_net;
 	bool detach;			/* outlives this process */
+	const struct mn_port *ports;	/* forwarded from the start */
+	size_t nr_ports;
 	uint64_t timeout_ms;		/* until the guest is ready; 0: 60000 */
 	mn_event_fn event;		/* or NULL */
 	void *event_arg;
@@ -218,12 +227,11 @@ MN_API int mn_vm_kill(struct mn_vm *vm, struct mn_error *err);
 /* A descriptor of the console's log, to be closed by the caller. */
 MN_API int mn_vm_console(struct mn_vm *vm, struct mn_error *err);
 
-struct mn_port {
-	char host_addr[64];
-	uint16_t host_port;	/* 0 in a request: any free one */
-	uint16_t guest_port;
-	bool udp;
-};
+/* Forwards of a running VM.  add: port becomes what it is, 0 a number. */
+MN_API int mn_port_add(struct mn_vm *vm, struct mn_port *port, struct mn_error *err);
+/* By host_port and udp, and by host_addr where that is not "". */
+MN_API int mn_port_rm(struct mn_vm *vm, const struct mn_port *port,
+		      struct mn_error *err);
 
 struct mn_status {
 	size_t size;

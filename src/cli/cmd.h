@@ -87,4 +87,9 @@ off_t console_copy(int fd, off_t at);
 off_t console_tail(int fd, uint64_t lines);
 int console_print(struct mn_vm *vm, uint64_t lines, struct mn_error *err);
 
+/* --- port.c: port forwards in words --------------------------------------- */
+
+/* "[ADDR:]HOST:GUEST[/tcp|udp]"; 0, or the exit status after saying why not. */
+int port_parse(const char *word, struct mn_port *p, bool json);
+
 #endif

@@ -7,10 +7,11 @@
 #include "cli/cmd.h"
 
 #define POWEROFF_MS 10000	/* for a guest whose command has ended */
+#define PORTS_MAX   65		/* one more than a VM may have: the library says so */
 
 struct opts {
 	const char *image, *name, *cwd, *accel, *engine, *cpu, *kernel, *initrd, *append;
-	struct opt_list env, cmd;
+	struct opt_list env, publish, cmd;
 	uint64_t memory, cpus, disk_size, timeout;
 	bool detach, tty, no_net, json;
 };
@@ -23,11 +24,19 @@ static enum mn_accel accel_of(const char *name)
 
 static int boot(const struct opts *o, struct mn_vm **vm, struct progress *p)
 {
+	struct mn_port ports[PORTS_MAX];
 	MN_CONFIG(struct mn_boot, cfg);
 	const char *accel = o->accel ? o->accel : getenv("MACHINEN_ACCEL");
 	struct mn_error err = { .code = MN_OK };
 	int ret;
 
+	for (unsigned i = 0; i < o->publish.nr && i < PORTS_MAX; i++) {
+		ret = port_parse(o->publish.v[i], &ports[i], o->json);
+		if (ret)
+			return ret;
+		cfg.nr_ports++;
+	}
+	cfg.ports = ports;
 	cfg.image = o->image;
 	cfg.name = o->name;
 	cfg.env = o->env.v;
@@ -130,6 +139,9 @@ const struct cmd cmd_boot = {
 			  .help = "environment of every command; repeatable" },
 			{ .name = "cwd", .kind = OPT_STRING, OFF(cwd), .meta = "DIR",
 			  .help = "working directory in the guest, absolute" },
+			{ .name = "publish", .letter = 'p', .kind = OPT_LIST, OFF(publish),
+			  .meta = "[ADDR:]HOST:GUEST[/tcp|udp]",
+			  .help = "forward a host port (0: any free one) to the guest; on 127.0.0.1 unless told otherwise; repeatable" },
 			{ .name = "memory", .kind = OPT_UINT, OFF(memory), .meta = "MIB",
 			  .help = "ceiling of the guest's memory, committed as it is touched",
 			  .def = "half the host's, at most 16384" },

@@ -33,6 +33,9 @@ int vm_log_tail(int dir, const char *name, unsigned lines, size_t max,
 /* How it ended, from exit.json: appended as words; "" when it does not say. */
 void vm_end_words(int dir, struct buf *out);
 
+/* list.c: "NAME (pid N)" of the running VM that holds a host port; false: none. */
+bool list_port_holder(const struct spec_port *port, char *text, size_t size);
+
 /* sockets.c: Unix sockets in a directory of any depth. */
 int socket_listen(int dir, const char *name, int type, struct err *err);
 int socket_connect(int dir, const char *name, int type, struct err *err);

@@ -22,6 +22,11 @@ usage "argument missing" PARSE_ARGUMENT_MISSING exec -- true
 usage "command missing" PARSE_ARGUMENT_MISSING exec web
 usage "argument too many" PARSE_ARGUMENT_EXTRA exec web true
 usage "value for a switch" PARSE_FLAG_MALFORMED list --json=yes
+usage "port shape" BOOT_PORT_FORWARD_INVALID boot -p 80 -- true
+usage "port number" PARSE_PORT_INVALID boot -p 80:x -- true
+usage "port number" PARSE_PORT_INVALID boot -p 99999:1 -- true
+usage "guest port 0" PARSE_PORT_INVALID boot -p 1:0 -- true
+usage "port verb" PARSE_COMMAND_UNKNOWN port sub web 1:2
 
 run machinen exec web ls
 like "points at --" "$err" 'put -- before the command'
