@@ -19,7 +19,7 @@ struct engine {
 };
 
 struct oracle {
-	struct native *native;
+	struct native *native;		/* NULL: run the engine alone */
 	const struct engine *engine;
 	unsigned max_insns;		/* of a sequence */
 	uint64_t runs, insns, faults;
