@@ -74,10 +74,10 @@ all: $(PROGRAMS) $(LIB_A) $(LIB_SO) $(GUEST)
 # Guest FP and vector registers live in the host's while guest code runs, so
 # nothing in the software CPU may touch them (docs/cpu.md).  It also calls stubs
 # from inline assembly, which a red zone would not survive, and loads and stores
-# at whatever address the guest has.
+# at whatever address the guest has, of whatever type.
 $(O)/obj/src/vmm/soft/%.o: CFLAGS += -mgeneral-regs-only -mno-red-zone \
 	$(if $(findstring clang,$(CC)),-fno-builtin,-fno-tree-loop-distribute-patterns) \
-	$(if $(SAN),-DSOFT_NO_TAIL -fno-sanitize=alignment)
+	-fno-strict-aliasing $(if $(SAN),-DSOFT_NO_TAIL -fno-sanitize=alignment)
 
 $(O)/obj/%.o: %.c
 	$(call say,CC,$<)
