@@ -99,7 +99,7 @@ static int check(struct booting *b)
 }
 
 /* The forwards of the start; two of one call may not want the same host port. */
-static int check_ports(struct booting *b)
+int boot_check_ports(struct booting *b)
 {
 	const struct mn_boot *cfg = b->cfg;
 
@@ -132,10 +132,9 @@ static int check_ports(struct booting *b)
 	return 0;
 }
 
-static int find_parts(struct booting *b)
+int boot_find_vmm(struct booting *b)
 {
 	const char *vmm = getenv("MACHINEN_VMM");
-	struct err none = ERR_INIT;
 	int ret = 0;
 
 	if (vmm && *vmm)
@@ -144,9 +143,18 @@ static int find_parts(struct booting *b)
 		ret = home_program(b->vmm, "machinen-vmm", b->err);
 	if (!ret && access(b->vmm, X_OK))
 		ret = err_set(b->err, errno, "%s: %s", b->vmm, strerror(errno));
+	return !ret ? 0 :
+	       err_wrap_code(b->err, ERR_BOOT_VMM_MISSING, ret,
+			     "machinen-vmm was not found; set MACHINEN_VMM or install machinen again");
+}
+
+static int find_parts(struct booting *b)
+{
+	struct err none = ERR_INIT;
+	int ret = boot_find_vmm(b);
+
 	if (ret)
-		return err_wrap_code(b->err, ERR_BOOT_VMM_MISSING, ret,
-				     "machinen-vmm was not found; set MACHINEN_VMM or install machinen again");
+		return ret;
 	/* kernel and modules come from the base also when the image does not */
 	ret = base_find(b->base, b->cfg->kernel && b->cfg->image ? &none : b->err);
 	if (ret && b->cfg->kernel && b->cfg->image)
@@ -154,7 +162,7 @@ static int find_parts(struct booting *b)
 	return ret;
 }
 
-static int settle(struct booting *b)
+int boot_settle(struct booting *b)
 {
 	static const enum spec_accel accel[] = {
 		[MN_ACCEL_AUTO] = SPEC_ACCEL_AUTO, [MN_ACCEL_KVM] = SPEC_ACCEL_KVM,
@@ -170,7 +178,8 @@ static int settle(struct booting *b)
 	if (cfg->engine)
 		s->engine = strcmp(cfg->engine, "interp") ? SPEC_ENGINE_JIT :
 							    SPEC_ENGINE_INTERP;
-	s->cpu_model = strdup(cfg->cpu_model ? cfg->cpu_model : "portable");
+	if (!s->cpu_model)	/* a bundle's is there already */
+		s->cpu_model = strdup(cfg->cpu_model ? cfg->cpu_model : "portable");
 	if (cfg->name)
 		s->name = strdup(cfg->name);
 	snprintf(b->vm->reg.name, sizeof(b->vm->reg.name), "%s",
@@ -178,7 +187,6 @@ static int settle(struct booting *b)
 	if (getrandom(s->vmgenid, sizeof(s->vmgenid), 0) < 0 ||
 	    getrandom(s->mac + 3, 3, 0) < 0)
 		return err_set(b->err, errno, "no random numbers");
-	s->net = !cfg->no_net;
 	clock_gettime(CLOCK_REALTIME, &now);
 	b->vm->reg.started_at_ms = (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 	b->vm->reg.detached = cfg->detach;
@@ -188,7 +196,7 @@ static int settle(struct booting *b)
 
 /* --- making --------------------------------------------------------------- */
 
-static int enter(struct booting *b)
+int boot_enter(struct booting *b)
 {
 	int ret = registry_open(&b->reg, b->err);
 
@@ -224,7 +232,7 @@ static int add_pipe(struct booting *b, const char *role, int theirs, int *ours)
 	return booting_role(b, fd[theirs], role);
 }
 
-static int add_channels(struct booting *b)
+int boot_channels(struct booting *b)
 {
 	int fd = socket_listen(b->vm->dir, "control", SOCK_SEQPACKET, b->err);
 	int ret = fd < 0 ? fd : booting_role(b, fd, "control");
@@ -249,8 +257,38 @@ static int add_channels(struct booting *b)
 	return ret;
 }
 
+/*
+ * Enters the registry.  A VM of another VM's past that nobody named is called
+ * after it: PAST/PID, or PAST~PID where that is taken.
+ */
+int boot_commit(struct booting *b)
+{
+	struct reg_vm *reg = &b->vm->reg;
+	int ret;
+
+	if (reg->name[0] || !b->past || !*b->past)
+		return registry_commit(&b->reg, b->tmp, b->vm->dir, reg, b->err);
+	for (const char *sep = "/~"; *sep; sep++) {
+		*b->err = (struct err)ERR_INIT;
+		if (snprintf(reg->name, sizeof(reg->name), "%s%c%d", b->past, *sep,
+			     reg->id.pid) >= (int)sizeof(reg->name))
+			reg->name[0] = '\0';
+		ret = registry_commit(&b->reg, b->tmp, b->vm->dir, reg, b->err);
+		if (ret != -EEXIST)
+			break;
+	}
+	return ret;
+}
+
+void boot_close_own(struct booting *b)
+{
+	while (b->nr_own)
+		io_close(b->own[--b->nr_own]);
+	spec_fds_done(&b->fds);
+}
+
 /* The launch document goes out only when the VM is in the registry. */
-static int launch(struct booting *b)
+int boot_launch(struct booting *b)
 {
 	struct spawn s = { .vmm = b->vmm, .fds = &b->fds,
 			   .log = spec_fds_get(&b->fds, "log") };
@@ -265,7 +303,7 @@ static int launch(struct booting *b)
 		ret = err_code(b->err, ERR_BOOT_READINESS_FAILED, -b->vm->pidfd,
 			       "machinen-vmm ended at once");
 	if (!ret)
-		ret = registry_commit(&b->reg, b->tmp, b->vm->dir, &b->vm->reg, b->err);
+		ret = boot_commit(b);
 	if (!ret) {
 		*b->tmp = '\0';
 		ret = spec_launch_print(&b->spec, &b->fds, &doc);
@@ -273,7 +311,7 @@ static int launch(struct booting *b)
 			ssize_t n = send(s.doc, doc.data + at, doc.len - at, MSG_NOSIGNAL);
 
 			if (n < 0 && errno != EINTR)
-				break;	/* it ended; wait_ready() finds out why */
+				break;	/* it ended; boot_wait_ready() finds out why */
 			at += n > 0 ? (size_t)n : 0;
 		}
 		if (ret)
@@ -281,14 +319,8 @@ static int launch(struct booting *b)
 	}
 	io_close(s.doc);
 	buf_done(&doc);
+	boot_close_own(b);	/* theirs alone now: EOF can be seen */
 	return ret;
-}
-
-static void close_own(struct booting *b)
-{
-	while (b->nr_own)
-		io_close(b->own[--b->nr_own]);
-	spec_fds_done(&b->fds);
 }
 
 /* --- waiting -------------------------------------------------------------- */
@@ -339,7 +371,7 @@ static int port_in_use(struct booting *b, const char *said)
 }
 
 /* One line on "ready": ready, or failed CODE message. */
-static int wait_ready(struct booting *b)
+int boot_wait_ready(struct booting *b)
 {
 	char line[1024] = "", *space;
 	size_t len = 0;
@@ -399,20 +431,17 @@ static int wait_agent(struct booting *b)
 
 /* --- all of it ------------------------------------------------------------ */
 
-static const struct boot_step {
-	const char *phase;	/* reported when it is done, or NULL */
-	int (*run)(struct booting *b);
-} steps[] = {
+static const struct boot_step steps[] = {
 	{ NULL, check },
-	{ NULL, check_ports },
+	{ NULL, boot_check_ports },
 	{ NULL, find_parts },
-	{ NULL, settle },
-	{ "registry", enter },
+	{ NULL, boot_settle },
+	{ "registry", boot_enter },
 	{ "disk", boot_disk },
 	{ "kernel", boot_kernel },
-	{ NULL, add_channels },
-	{ "spawn", launch },
-	{ "vmm", wait_ready },
+	{ NULL, boot_channels },
+	{ "spawn", boot_launch },
+	{ "vmm", boot_wait_ready },
 	{ "guest", wait_agent },
 };
 
@@ -430,37 +459,46 @@ static void boot_undo(struct booting *b)
 		registry_remove(&b->reg, &vm->reg);
 }
 
-static int boot(const struct mn_boot *cfg, struct mn_vm **out, struct err *err)
+int boot_run(struct booting *b, const struct mn_boot *cfg,
+	     const struct boot_step *step, size_t nr, struct mn_vm **out)
 {
-	struct booting b = { .cfg = cfg, .vm = vm_alloc(), .ready = -1,
-			     .reg = { .dir = -1, .lock = -1 },
-			     .since = io_now_ns(), .err = err };
 	int ret = 0;
 
-	if (!b.vm)
-		return err_set(err, ENOMEM, "out of memory");
-	b.deadline = b.since + (cfg->timeout_ms ? cfg->timeout_ms : TIMEOUT_MS) * 1000000;
-	spec_init(&b.spec);
-	for (size_t i = 0; i < ARRAY_LEN(steps) && !ret; i++) {
-		ret = steps[i].run(&b);
-		if (steps[i].run == launch)
-			close_own(&b);	/* theirs alone now: EOF can be seen */
-		if (!ret && steps[i].phase)
+	b->cfg = cfg;
+	b->vm = vm_alloc();
+	b->ready = b->reg.dir = b->reg.lock = -1;
+	b->since = io_now_ns();
+	b->deadline = b->since +
+		      (cfg->timeout_ms ? cfg->timeout_ms : TIMEOUT_MS) * 1000000;
+	if (!b->vm)
+		return err_set(b->err, ENOMEM, "out of memory");
+	for (size_t i = 0; i < nr && !ret; i++) {
+		ret = step[i].run(b);
+		if (!ret && step[i].phase)
 			ret = lib_phase(cfg->event, cfg->event_arg,
-					steps[i].phase, &b.since);
+					step[i].phase, &b->since);
 	}
-	close_own(&b);
-	io_close(b.ready);
-	spec_done(&b.spec);
+	boot_close_own(b);
+	io_close(b->ready);
+	spec_done(&b->spec);
 	if (ret) {
-		boot_undo(&b);
-		vm_free(b.vm);
+		boot_undo(b);
+		vm_free(b->vm);
 	} else {
-		b.vm->ours = !cfg->detach;
-		*out = b.vm;
+		b->vm->ours = !cfg->detach;
+		*out = b->vm;
 	}
-	registry_close(&b.reg);
+	registry_close(&b->reg);
 	return ret;
+}
+
+static int boot(const struct mn_boot *cfg, struct mn_vm **out, struct err *err)
+{
+	struct booting b = { .err = err };
+
+	spec_init(&b.spec);
+	b.spec.net = !cfg->no_net;
+	return boot_run(&b, cfg, steps, ARRAY_LEN(steps), out);
 }
 
 int mn_boot(const struct mn_boot *cfg, struct mn_vm **vm, struct mn_error *err)

@@ -51,7 +51,7 @@ static void pick_modules(const struct booting *b, const char *names[16])
 }
 
 /* The last part of a VM's name as a host name: letters, digits and dashes. */
-static void host_name(const char *name, char out[64])
+void boot_host_name(const char *name, char out[64])
 {
 	const char *slash = strrchr(name, '/');
 	size_t n = 0;
@@ -94,7 +94,7 @@ static json_t *guest_config(const struct booting *b)
 	json_t *j;
 
 	clock_gettime(CLOCK_REALTIME, &now);
-	host_name(b->vm->reg.name, name);
+	boot_host_name(b->vm->reg.name, name);
 	j = json_pack("{s:{s:s}, s:o, s:s, s:I}", "root", "serial", "root",
 		      "env", strings((const char *const *)baked->env, cfg->env),
 		      "hostname", name, "time_ns",

@@ -69,8 +69,34 @@ struct booting {
 	int ready;		/* read end of "ready", owned */
 	uint64_t since;		/* of the phase under way */
 	uint64_t deadline;	/* CLOCK_MONOTONIC ns */
+	const char *past;	/* the VM this one comes out of, or NULL; borrowed */
 	struct err *err;
 };
+
+/*
+ * Steps of making a VM, for boots, restores and forks.  All of them are taken
+ * back when one fails.
+ */
+struct boot_step {
+	const char *phase;	/* reported when it is done, or NULL */
+	int (*run)(struct booting *b);
+};
+
+/* b begins with its spec (taken over) and err. */
+int boot_run(struct booting *b, const struct mn_boot *cfg,
+	     const struct boot_step *step, size_t nr, struct mn_vm **out);
+
+int boot_check_ports(struct booting *b);
+int boot_find_vmm(struct booting *b);
+int boot_settle(struct booting *b);	/* what is the VM's own: name, MAC, times */
+int boot_enter(struct booting *b);	/* a directory in the registry */
+int boot_channels(struct booting *b);	/* sockets, logs, pipes */
+int boot_launch(struct booting *b);
+void boot_close_own(struct booting *b);	/* the VMM has its own of all */
+int boot_commit(struct booting *b);	/* reg.id is known */
+int boot_wait_ready(struct booting *b);	/* the VMM's one line */
+/* The last part of a VM's name as a host name. */
+void boot_host_name(const char *name, char out[64]);
 
 /* Adds a descriptor under a role; it is closed at the end of the boot. */
 int booting_role(struct booting *b, int fd, const char *role);

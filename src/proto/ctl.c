@@ -109,7 +109,7 @@ int ctl_recv(int fd, json_t **doc, int *fds, unsigned *nr_fds, struct err *err)
 }
 
 /* The error of an answer; causes are joined as they were. */
-static int answer_error(const json_t *answer, struct err *err)
+int ctl_answer_error(const json_t *answer, struct err *err)
 {
 	const json_t *e = json_object_get(answer, "error");
 	const char *code = json_str_opt(e, "code", "", NULL);
@@ -156,7 +156,7 @@ int ctl_call(int fd, const json_t *req, const int *fds, unsigned nr_fds,
 	}
 	if (ret < 0)
 		return ret;
-	ret = json_is_true(json_object_get(doc, "ok")) ? 0 : answer_error(doc, err);
+	ret = json_is_true(json_object_get(doc, "ok")) ? 0 : ctl_answer_error(doc, err);
 	if (!ret && answer)
 		*answer = json_incref(doc);
 	json_decref(doc);

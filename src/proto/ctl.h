@@ -41,6 +41,8 @@ int ctl_recv(int fd, json_t **doc, int *fds, unsigned *nr_fds, struct err *err);
 int ctl_call(int fd, const json_t *req, const int *fds, unsigned nr_fds,
 	     void (*progress)(const json_t *p, void *arg), void *arg,
 	     json_t **answer, struct err *err);
+/* What an {"ok": false} answer says, as an error. */
+int ctl_answer_error(const json_t *answer, struct err *err);
 /* The {"ok": false} answer for an error. */
 json_t *ctl_error(const struct err *err);
 

@@ -4,6 +4,7 @@
  * What they mean to a client is in docs/protocol.md.
  */
 #include <errno.h>
+#include <string.h>
 
 #include "base/err.h"
 #include "base/io.h"
@@ -47,8 +48,9 @@ static void op_status(struct ctl_req *req)
 	if (vm->accel->stats)
 		vm->accel->stats(vm, counters);
 	for (unsigned i = 0; i < vm->spec.nr_disks; i++)
-		json_array_append_new(disks, json_pack("{s:s, s:i}", "id",
-			vm->spec.disk[i].id, "layers", vm->spec.disk[i].nr_layers));
+		json_array_append_new(disks, json_pack("{s:s, s:i, s:b}", "id",
+			vm->spec.disk[i].id, "layers", vm->spec.disk[i].nr_layers,
+			"readonly", vm->spec.disk[i].readonly));
 	o = json_pack("{s:s, s:s, s:I, s:i, s:{s:I, s:o}, s:o, s:o, s:o}",
 		      "state", vm->paused ? "paused" : "running",
 		      "accel", vm->accel->name,
@@ -58,6 +60,27 @@ static void op_status(struct ctl_req *req)
 				"guest", guest_memory(vm),
 		      "ports", ports_to_json(vm), "disks", disks, "counters", counters);
 	ctl_ok(req, o);
+}
+
+/* The files under a disk, the base first: for bundles, which link or copy them. */
+static void op_layers(struct ctl_req *req)
+{
+	struct vm *vm = req->vm;
+	struct err err = ERR_INIT;
+	const char *id = json_str(req->doc, "id", &err);
+	unsigned i = 0;
+
+	while (i < vm->spec.nr_disks && id && strcmp(vm->spec.disk[i].id, id))
+		i++;
+	if (!err.num && i == vm->spec.nr_disks)
+		err_set(&err, ENOENT, "there is no disk %.40s", id);
+	if (err.num) {
+		ctl_fail(req, &err);
+		return;
+	}
+	for (unsigned k = 0; k < vm->spec.disk[i].nr_layers; k++)
+		ctl_give_fd(req, spec_fds_get(&vm->fds, "%s.%u", id, k));
+	ctl_ok(req, json_pack("{s:i}", "layers", vm->spec.disk[i].nr_layers));
 }
 
 static void op_pause(struct ctl_req *req)
@@ -110,6 +133,7 @@ const struct ctl_op ctl_ops[] = {
 	{ "port_add", op_port_add },
 	{ "port_rm", op_port_rm },
 	{ "port_ls", op_port_ls },
+	{ "layers", op_layers },
 	{ "snapshot", op_snapshot },
 	{ "fork", op_fork },
 };

@@ -38,6 +38,8 @@ struct ctl_client {
 	struct loop_fd sock;		/* its fd is owned */
 	struct ctl_req *req;		/* being worked on; owns itself */
 	struct buf out;			/* one packet that waits for room */
+	int out_fd[CTL_REQ_FDS];	/* borrowed from the VM: go with it */
+	unsigned nr_out_fds;
 	void (*gone)(struct vm *vm);	/* what its end means to somebody; or NULL */
 };
 
@@ -95,10 +97,12 @@ static bool flush_client(struct ctl_client *c)
 
 	if (!c->out.len)
 		return true;
-	n = send(c->sock.fd, c->out.data, c->out.len, MSG_NOSIGNAL | MSG_DONTWAIT);
-	if (n >= 0)
+	/* the socket does not block */
+	n = io_send_fds(c->sock.fd, c->out.data, c->out.len, c->out_fd, c->nr_out_fds);
+	if (n >= 0) {
 		buf_clear(&c->out);
-	else if (errno != EAGAIN && errno != EINTR && errno != ENOBUFS) {
+		c->nr_out_fds = 0;
+	} else if (n != -EAGAIN && n != -ENOBUFS) {
 		drop_client(c);
 		return false;
 	}
@@ -119,6 +123,14 @@ void ctl_progress(struct ctl_req *req, json_t *p)
 	if (c->out.oom)
 		buf_clear(&c->out);
 	flush_client(c);
+}
+
+void ctl_give_fd(struct ctl_req *req, int fd)
+{
+	struct ctl_client *c = req->client;
+
+	if (c && c->nr_out_fds < CTL_REQ_FDS)
+		c->out_fd[c->nr_out_fds++] = fd;
 }
 
 static void answer(struct ctl_req *req, const json_t *doc)

@@ -48,6 +48,8 @@ void ctl_fail(struct ctl_req *req, const struct err *err);
 void ctl_progress(struct ctl_req *req, json_t *p);
 /* Calls fn once when the connection of this request ends; before the answer. */
 void ctl_on_gone(struct ctl_req *req, void (*fn)(struct vm *vm));
+/* Goes beside the answer that follows at once; stays the VM's. */
+void ctl_give_fd(struct ctl_req *req, int fd);
 /* The i-th descriptor, now the caller's; -ENOENT when there are fewer. */
 int ctl_take_fd(struct ctl_req *req, unsigned i);
 

@@ -200,6 +200,7 @@ static void succeed(struct writer *w)
 {
 	json_t *phases = freeze_phases(&w->freeze);
 	uint64_t write_ns = io_now_ns() - w->forked_ns;
+	struct buf features = BUF_INIT;
 	struct vm *vm = w->vm;
 
 	if (!w->keep_alive && w->req->client)
@@ -207,9 +208,16 @@ static void succeed(struct writer *w)
 	else if (!w->keep_alive)
 		thaw(vm);
 	json_object_set_new(phases, "write_us", json_integer(write_ns / 1000));
-	ctl_ok(w->req, json_pack("{s:o, s:O, s:o}", "phases", phases,
+	cpu_model_features(&vm->model, &features);
+	ctl_ok(w->req, json_pack("{s:o, s:O, s:o, s:o, s:s, s:{s:s, s:s, s:I}}",
+				 "phases", phases,
 				 "memory", json_object_get(w->result, "memory"),
-				 "disks", freeze_disks(vm, &w->freeze)));
+				 "disks", freeze_disks(vm, &w->freeze),
+				 "spec", spec_to_json(&vm->spec), "arch", "x86_64",
+				 "cpu", "model", vm->spec.cpu_model,
+				 "features", features.data ? features.data : "",
+				 "tsc_khz", (json_int_t)vm->model.tsc_khz));
+	buf_done(&features);
 	free_writer(w);
 }
 
@@ -294,6 +302,18 @@ static int check(struct ctl_req *req, const struct spec_fds *fds, struct err *er
 	return 0;
 }
 
+/*
+ * Disks are sealed for a VM that goes on, and where the request brings files for
+ * it: a sealed layer's bytes do not change any more, whatever becomes of the VM.
+ */
+static bool want_seal(const struct writer *w, const struct spec_fds *fds)
+{
+	for (unsigned i = 0; i < fds->nr; i++)
+		if (!strncmp(fds->fd[i].role, "seal.", 5))
+			return true;
+	return w->keep_alive;
+}
+
 /* Freezes and forks; the child does not come back from here. */
 static int begin(struct writer *w, struct spec_fds *fds, struct err *err)
 {
@@ -306,7 +326,7 @@ static int begin(struct writer *w, struct spec_fds *fds, struct err *err)
 	w->pipe = (struct loop_fd){ .fd = p[0], .events = EPOLLIN, .cb = on_pipe };
 	ret = loop_add(vm->loop, &w->pipe);
 	if (!ret)
-		ret = freeze_begin(vm, &w->freeze, fds, w->keep_alive, err);
+		ret = freeze_begin(vm, &w->freeze, fds, want_seal(w, fds), err);
 	if (!ret)
 		ret = freeze_fork(vm, &w->freeze, err);
 	if (!ret)
