@@ -4,7 +4,8 @@
  *
  * The walk is fts(3) without changing directories: the process's working
  * directory belongs to the library's user.  Hard links within the tree are
- * found by libarchive's resolver.
+ * found by libarchive's resolver.  The guest has users of its own: what belongs
+ * to an ordinary user of the host becomes root's there, and root keeps owners.
  */
 #include "lib/copy.h"
 
@@ -93,6 +94,11 @@ static int pack_one(struct pack *p, const FTSENT *f)
 			ret = archive_failed(p, p->disk);
 	}
 	if (!ret) {
+		if (geteuid()) {
+			archive_entry_set_uid(e, 0);
+			archive_entry_set_gid(e, 0);
+		}
+		archive_entry_acl_clear(e);
 		archive_entry_linkify(p->links, &e, &spare);
 		ret = e ? pack_entry(p, e, fd, f->fts_path) : 0;
 	}
@@ -137,7 +143,6 @@ int copy_pack(struct archive *a, const char *path, struct err *err)
 	while (p.root_len > 1 && path[p.root_len - 1] == '/')
 		p.root_len--;
 	if (!ret) {
-		archive_read_disk_set_standard_lookup(p.disk);
 		archive_entry_linkresolver_set_strategy(p.links,
 				ARCHIVE_FORMAT_TAR_PAX_INTERCHANGE);
 		ret = pack_walk(&p, path);

@@ -5,8 +5,8 @@
  * The stream is untrusted.  Every name is taken apart into the directory it is
  * in and its last part; the directory is opened with openat2(2), which refuses
  * to leave the destination or to follow a symbolic link, and the last part is
- * created anew in it, never followed.  Directories get their final modes after
- * everything is in them.
+ * created anew in it, never followed.  Directories get their final modes and
+ * times after everything is in them.
  */
 #include "lib/copy.h"
 
@@ -17,6 +17,7 @@
 #include <limits.h>
 #include <linux/openat2.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -26,11 +27,20 @@
 #include "base/io.h"
 #include "base/util.h"
 
+/* What a directory is to get at the end. */
+struct late {
+	char *path;		/* owned; below `top` */
+	mode_t mode;
+	struct timespec mtime;
+};
+
 struct unpack {
 	struct archive *a;
 	int top;		/* the directory that holds the copy, borrowed */
 	const char *root;	/* name of the copy in it */
 	struct err *err;
+	struct late *late;	/* owned */
+	size_t nr_late, cap_late;
 };
 
 static int bad_name(struct unpack *u, const char *name)
@@ -78,7 +88,7 @@ static int open_parent(struct unpack *u, char *path, const char **last)
 				strerror(errno)) : fd;
 }
 
-static int make_file(struct unpack *u, int dir, const char *name)
+static int make_file(struct unpack *u, int dir, const char *name, int64_t size)
 {
 	int fd = openat(dir, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC,
 			0600);
@@ -93,6 +103,13 @@ static int make_file(struct unpack *u, int dir, const char *name)
 			return -u->err->num;
 		return err_set(u->err, num > 0 ? num : EIO, "%s",
 			       archive_error_string(u->a));
+	}
+	/* a hole at the end is not written, and may be all of the file */
+	if (ftruncate(fd, size) < 0) {
+		int num = errno;
+
+		close(fd);
+		return -num;
 	}
 	return close(fd) < 0 ? -errno : 0;
 }
@@ -148,7 +165,7 @@ static int make_entry(struct unpack *u, struct archive_entry *e, int dir,
 		return make_link(u, dir, name, link);
 	switch (archive_entry_filetype(e)) {
 	case AE_IFREG:
-		ret = make_file(u, dir, name);
+		ret = make_file(u, dir, name, archive_entry_size(e));
 		break;
 	case AE_IFLNK:
 		ret = symlinkat(archive_entry_symlink(e), dir, name) < 0 ? -errno : 0;
@@ -160,6 +177,57 @@ static int make_entry(struct unpack *u, struct archive_entry *e, int dir,
 		return 0;	/* device nodes stay in the guest */
 	}
 	return ret ? ret : finish(e, dir, name);
+}
+
+/* The owner at once, the rest at the end: filling it changes its times. */
+static int add_late(struct unpack *u, struct archive_entry *e, int dir,
+		    const char *last, const char *name)
+{
+	char path[PATH_MAX];
+	struct late *l;
+	int ret = place(u, name, path);
+
+	if (ret)
+		return ret;
+	if (u->nr_late == u->cap_late) {
+		size_t cap = u->cap_late ? 2 * u->cap_late : 64;
+
+		l = realloc(u->late, cap * sizeof(*l));
+		if (!l)
+			return err_set(u->err, ENOMEM, "out of memory");
+		u->late = l;
+		u->cap_late = cap;
+	}
+	if (!geteuid() && fchownat(dir, last, (uid_t)archive_entry_uid(e),
+				   (gid_t)archive_entry_gid(e), AT_SYMLINK_NOFOLLOW) < 0)
+		return err_set(u->err, errno, "cannot change %.200s", name);
+	l = &u->late[u->nr_late];
+	*l = (struct late){
+		.path = strdup(path), .mode = archive_entry_perm(e) & 01777,
+		.mtime = { archive_entry_mtime(e), archive_entry_mtime_nsec(e) },
+	};
+	u->nr_late += l->path != NULL;
+	return l->path ? 0 : err_set(u->err, ENOMEM, "out of memory");
+}
+
+/* Deepest first: a parent without permission for us comes after its children. */
+static void finish_late(struct unpack *u)
+{
+	while (u->nr_late) {
+		struct late *l = &u->late[--u->nr_late];
+		struct timespec times[2] = { { .tv_nsec = UTIME_OMIT }, l->mtime };
+		const char *last;
+		int dir = open_parent(u, l->path, &last);
+
+		if (dir >= 0) {
+			/* best effort: the content is there */
+			if (fchmodat(dir, last, l->mode, 0) == 0)
+				utimensat(dir, last, times, AT_SYMLINK_NOFOLLOW);
+			close(dir);
+		}
+		free(l->path);
+	}
+	free(u->late);
 }
 
 static int unpack_one(struct unpack *u, struct archive_entry *e)
@@ -180,10 +248,8 @@ static int unpack_one(struct unpack *u, struct archive_entry *e)
 	ret = make_entry(u, e, dir, last);
 	if (ret && !u->err->num)
 		err_set(u->err, -ret, "cannot create %.200s: %s", name, strerror(-ret));
-	if (!ret && archive_entry_filetype(e) == AE_IFDIR && !archive_entry_hardlink(e) &&
-	    strcmp(name, ".") && strcmp(name, "./"))
-		ret = fchmodat(dir, last, (archive_entry_perm(e) & 0777) | 0700, 0) < 0 ?
-		      err_set(u->err, errno, "cannot change %.200s", name) : 0;
+	if (!ret && archive_entry_filetype(e) == AE_IFDIR && !archive_entry_hardlink(e))
+		ret = add_late(u, e, dir, last, name);
 	return ret;
 }
 
@@ -199,5 +265,6 @@ int copy_unpack(struct archive *a, int dirfd, const char *name, struct err *err)
 	if (!ret && got < ARCHIVE_WARN)
 		ret = err->num ? -err->num : err_set(err, EPROTO, "%s",
 						     archive_error_string(a));
+	finish_late(&u);
 	return ret;
 }

@@ -187,6 +187,8 @@ static int push(struct mn_vm *vm, const char *host, const char *guest,
 		return ret;
 	a = archive_write_new();
 	if (!a || archive_write_set_format_pax(a) < ARCHIVE_WARN ||
+	    archive_write_set_options(a, "hdrcharset=BINARY,xattrheader=SCHILY") <
+	    ARCHIVE_WARN ||	/* names are bytes, whatever the locale */
 	    archive_write_set_bytes_in_last_block(a, 1) < ARCHIVE_WARN ||
 	    archive_write_set_bytes_per_block(a, BLOCK) < ARCHIVE_WARN ||
 	    archive_write_open(a, s, NULL, on_write, NULL) < ARCHIVE_WARN)
