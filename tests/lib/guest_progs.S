@@ -802,7 +802,7 @@ prog_\name\()_end:
 	movq	G_RESULT + 0x100, %rax
 	movq	%rax, G_RESULT + 32		/* 2 */
 	MSR_PUT	0x832, 0x20041			/* periodic */
-	MSR_PUT	0x838, 10000
+	MSR_PUT	0x838, 1000000
 	sti
 1:	cmpq	$12, G_RESULT + 0x100
 	jb	1b
@@ -852,7 +852,7 @@ prog_\name\()_end:
 	HANDLER	0x41, 9f
 	MSR_PUT	0x83e, 0xb
 	MSR_PUT	0x832, 0x20041
-	MSR_PUT	0x838, 300000
+	MSR_PUT	0x838, 1000000
 	sti
 2:	WORK
 	xorq	G_RESULT, %rax
