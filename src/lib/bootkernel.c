@@ -192,9 +192,8 @@ int boot_kernel(struct booting *b)
 
 	if (!ret && strlen(CMDLINE) + strlen(more) + 32 > SPEC_CMDLINE_MAX)
 		ret = err_set(b->err, E2BIG, "the kernel command line is too long");
-	if (!ret && asprintf(&b->spec.cmdline, "%s%s%s%s", CMDLINE,
-			     b->spec.accel == SPEC_ACCEL_SOFT ? " mitigations=off" : "",
-			     *more ? " " : "", more) < 0) {
+	if (!ret && asprintf(&b->spec.cmdline, "%s%s%s", CMDLINE, *more ? " " : "",
+			     more) < 0) {
 		b->spec.cmdline = NULL;
 		ret = err_set(b->err, ENOMEM, "out of memory");
 	}

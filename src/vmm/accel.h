@@ -36,6 +36,7 @@ enum accel_exit {
 
 struct accel {
 	const char *name;	/* "kvm", "soft" */
+	const char *cmdline;	/* for the kernel, before the user's; or NULL */
 
 	/*
 	 * Can this host run guests?  0, or -errno with err saying what failed

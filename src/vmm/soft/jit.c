@@ -390,7 +390,7 @@ static uintptr_t fault_resume(const struct jit *j, uintptr_t rip)
 }
 
 /* Signal handlers have no other way to know. */
-static _Thread_local struct soft_cpu *jit_cpu;
+static _Thread_local struct soft_cpu *jit_cpu __attribute__((tls_model("initial-exec")));
 
 bool jit_signal(void *context)
 {

@@ -274,6 +274,8 @@ static void soft_stats(struct vm *vm, json_t *obj)
 
 const struct accel accel_soft = {
 	.name = "soft",
+	/* its isolation is the software TLB, not the guest kernel's care */
+	.cmdline = "mitigations=off",
 	.probe = soft_probe,
 	.cpuid_can = soft_cpuid_can,
 	.vm_init = soft_vm_init,

@@ -178,8 +178,21 @@ static int set_vcpus(struct vm *vm, struct x86_state *s, struct err *err)
 	return ret;
 }
 
+/* The backend's words come first, so that the user's can undo them. */
+static int make_cmdline(const struct vm *vm, char *out, size_t size, struct err *err)
+{
+	const char *own = vm->accel->cmdline, *user = vm->spec.cmdline;
+	int n = snprintf(out, size, "%s%s%s", own ? own : "", own ? " " : "",
+			 user ? user : "");
+
+	if (n < 0 || (size_t)n >= size)
+		return err_set(err, E2BIG, "the kernel command line is too long");
+	return 0;
+}
+
 int board_boot(struct vm *vm, struct err *err)
 {
+	char cmdline[SPEC_CMDLINE_MAX + 64];
 	const struct acpi_config acpi = {
 		.nr_cpus = vm->nr_vcpus,
 		.nr_slots = vm->nr_devs,
@@ -188,7 +201,7 @@ int board_boot(struct vm *vm, struct err *err)
 	struct boot boot = {
 		.kernel_fd = spec_fds_get(&vm->fds, "kernel"),
 		.initrd_fd = vm->spec.has_initrd ? spec_fds_get(&vm->fds, "initrd") : -1,
-		.cmdline = vm->spec.cmdline ? vm->spec.cmdline : "",
+		.cmdline = cmdline,
 	};
 	struct x86_state *s;
 	int ret;
@@ -199,6 +212,9 @@ int board_boot(struct vm *vm, struct err *err)
 	if (vm->spec.has_initrd && boot.initrd_fd < 0)
 		return err_code(err, ERR_BOOT_KERNEL_NOT_FOUND, ENOENT,
 				"there is no initrd");
+	ret = make_cmdline(vm, cmdline, sizeof(cmdline), err);
+	if (ret)
+		return ret;
 	s = aligned_alloc(64, ALIGN_UP(sizeof(*s), 64));
 	if (!s)
 		return err_set(err, ENOMEM, "out of memory");
