@@ -258,12 +258,23 @@ static bool run_program(struct guest *g, const struct program *p)
 	return right;
 }
 
-/* cmocka sets its own SIGFPE handler before each test, so each makes its guest. */
-static struct guest *make_guest(void)
+/* A program on an engine; the work under interruption where program is NULL. */
+struct job {
+	const struct program *program;
+	enum spec_engine engine;
+};
+
+static bool on_kvm(void)
 {
 	const char *backend = getenv("BACKEND");
-	struct guest *g = guest_new(backend && !strcmp(backend, "kvm") ? &accel_kvm :
-								       &accel_soft);
+
+	return backend && !strcmp(backend, "kvm");
+}
+
+/* cmocka sets its own SIGFPE handler before each test, so each makes its guest. */
+static struct guest *make_guest(const struct job *job)
+{
+	struct guest *g = guest_new(on_kvm() ? &accel_kvm : &accel_soft, job->engine);
 
 	if (!g)
 		printf("# this backend does not run here: nothing was tested\n");
@@ -272,9 +283,9 @@ static struct guest *make_guest(void)
 
 static void gives_known_answers(void **state)
 {
-	const struct program *p = *state;
-	struct guest *g = make_guest();
-	bool right = !g || run_program(g, p);
+	const struct job *job = *state;
+	struct guest *g = make_guest(job);
+	bool right = !g || run_program(g, job->program);
 
 	guest_free(g);
 	assert_true(right);
@@ -284,7 +295,7 @@ static void gives_known_answers(void **state)
  * interrupts it. */
 static void work_survives_interruption(void **state)
 {
-	struct guest *g = make_guest();
+	struct guest *g = make_guest(*state);
 	uint64_t r[34];
 
 	if (!g)
@@ -305,17 +316,34 @@ static void work_survives_interruption(void **state)
 	assert_true(r[33] >= 380000);	/* steps */
 }
 
+#define NR_JOBS (ARRAY_LEN(programs) + 1)
+
+static void add_tests(struct CMUnitTest *test, struct job *job, char (*name)[64],
+		      enum spec_engine engine)
+{
+	for (unsigned n = 0; n < NR_JOBS; n++) {
+		bool work = n == ARRAY_LEN(programs);
+
+		job[n] = (struct job){ work ? NULL : &programs[n], engine };
+		snprintf(name[n], sizeof(name[n]), "%s: %s",
+			 on_kvm() ? "kvm" :
+			 engine == SPEC_ENGINE_INTERP ? "interpreter" : "translator",
+			 work ? "work_survives_interruption" : programs[n].name);
+		test[n] = (struct CMUnitTest){
+			.name = name[n], .initial_state = &job[n],
+			.test_func = work ? work_survives_interruption : gives_known_answers,
+		};
+	}
+}
+
 int main(void)
 {
-	struct CMUnitTest tests[ARRAY_LEN(programs) + 1];
-	unsigned n = 0;
+	struct CMUnitTest tests[2 * NR_JOBS];
+	struct job jobs[2 * NR_JOBS];
+	char names[2 * NR_JOBS][64];
 
-	memset(tests, 0, sizeof(tests));
-	for (; n < ARRAY_LEN(programs); n++)
-		tests[n] = (struct CMUnitTest){
-			.name = programs[n].name, .test_func = gives_known_answers,
-			.initial_state = (void *)(uintptr_t)&programs[n],
-		};
-	tests[n] = (struct CMUnitTest)cmocka_unit_test(work_survives_interruption);
-	return cmocka_run_group_tests_name("system", tests, NULL, NULL);
+	add_tests(tests, jobs, names, SPEC_ENGINE_INTERP);
+	add_tests(tests + NR_JOBS, jobs + NR_JOBS, names + NR_JOBS, SPEC_ENGINE_JIT);
+	return _cmocka_run_group_tests("system", tests, on_kvm() ? NR_JOBS : 2 * NR_JOBS,
+				       NULL, NULL);
 }

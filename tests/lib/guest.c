@@ -10,6 +10,7 @@
 #include "base/err.h"
 #include "base/util.h"
 #include "tests/lib/guest.h"
+#include "vmm/soft/clock.h"
 
 #define RAM_SIZE	(64 * MIB)
 #define SECONDS		10
@@ -110,7 +111,7 @@ static void set_start(struct x86_state *s)
 	s->run_state = X86_RUNNING;
 }
 
-struct guest *guest_new(const struct accel *accel)
+struct guest *guest_new(const struct accel *accel, enum spec_engine engine)
 {
 	const struct bus_region end = { .name = "end", .base = G_PORT_END, .size = 1,
 					.min_len = 1, .max_len = 1, .write = on_end };
@@ -124,6 +125,8 @@ struct guest *guest_new(const struct accel *accel)
 	r.dev = g;
 	g->state = aligned_alloc(64, ALIGN_UP(sizeof(*g->state), 64u));
 	g->vm.accel = accel;
+	g->vm.spec.engine = engine;
+	g->vm.host_khz = gclock_host_khz();
 	g->vm.nr_vcpus = 1;
 	g->vm.vcpu[0].vm = &g->vm;
 	pthread_mutex_init(&g->vm.lock, NULL);

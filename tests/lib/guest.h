@@ -32,7 +32,7 @@ struct guest {
 };
 
 /* NULL when the backend does not run here. */
-struct guest *guest_new(const struct accel *accel);
+struct guest *guest_new(const struct accel *accel, enum spec_engine engine);
 void guest_free(struct guest *g);
 /* Loads the program and runs it to its end; at most 10 s. */
 void guest_run(struct guest *g, const void *program, uint64_t len);
