@@ -151,6 +151,12 @@ struct mn_port {
 	bool udp;
 };
 
+/* A copy mount: the guest gets a copy of the directory; the host's never changes. */
+struct mn_mount {
+	const char *host;	/* directory */
+	const char *guest;	/* mount point below /mnt/ */
+};
+
 enum mn_accel { MN_ACCEL_AUTO, MN_ACCEL_KVM, MN_ACCEL_SOFT };
 
 struct mn_boot {
@@ -179,6 +185,8 @@ struct mn_boot {
 	uint64_t timeout_ms;		/* until the guest is ready; 0: 60000 */
 	mn_event_fn event;		/* or NULL */
 	void *event_arg;
+	const struct mn_mount *mounts;	/* copy mounts, in this order */
+	size_t nr_mounts;
 };
 
 /*

@@ -92,4 +92,13 @@ int console_print(struct mn_vm *vm, uint64_t lines, struct mn_error *err);
 /* "[ADDR:]HOST:GUEST[/tcp|udp]"; 0, or the exit status after saying why not. */
 int port_parse(const char *word, struct mn_port *p, bool json);
 
+/* --- pair.c --------------------------------------------------------------- */
+
+/*
+ * "HOST:GUEST", cut at the last colon: *text holds both and is the caller's to
+ * free.  0, or the exit status after saying with `code` why not.
+ */
+int path_pair(const char *word, enum mn_code code, bool json, char **text,
+	      const char **host, const char **guest);
+
 #endif

@@ -8,10 +8,11 @@
 
 #define POWEROFF_MS 10000	/* for a guest whose command has ended */
 #define PORTS_MAX   65		/* one more than a VM may have: the library says so */
+#define MOUNTS_MAX  17		/* likewise */
 
 struct opts {
 	const char *image, *name, *cwd, *accel, *engine, *cpu, *kernel, *initrd, *append;
-	struct opt_list env, publish, cmd;
+	struct opt_list env, mount, publish, cmd;
 	uint64_t memory, cpus, disk_size, timeout;
 	bool detach, tty, no_net, json;
 };
@@ -22,9 +23,23 @@ static enum mn_accel accel_of(const char *name)
 	       !strcmp(name, "kvm") ? MN_ACCEL_KVM : MN_ACCEL_SOFT;
 }
 
+static int parse_mounts(const struct opts *o, struct mn_mount *m, char **text)
+{
+	for (unsigned i = 0; i < o->mount.nr && i < MOUNTS_MAX; i++) {
+		int ret = path_pair(o->mount.v[i], MN_BOOT_MOUNT_INVALID, o->json,
+				    &text[i], &m[i].host, &m[i].guest);
+
+		if (ret)
+			return ret;
+	}
+	return 0;
+}
+
 static int boot(const struct opts *o, struct mn_vm **vm, struct progress *p)
 {
 	struct mn_port ports[PORTS_MAX];
+	struct mn_mount mounts[MOUNTS_MAX];
+	char *text[MOUNTS_MAX] = { NULL };
 	MN_CONFIG(struct mn_boot, cfg);
 	const char *accel = o->accel ? o->accel : getenv("MACHINEN_ACCEL");
 	struct mn_error err = { .code = MN_OK };
@@ -37,6 +52,8 @@ static int boot(const struct opts *o, struct mn_vm **vm, struct progress *p)
 		cfg.nr_ports++;
 	}
 	cfg.ports = ports;
+	cfg.mounts = mounts;
+	cfg.nr_mounts = o->mount.nr < MOUNTS_MAX ? o->mount.nr : MOUNTS_MAX;
 	cfg.image = o->image;
 	cfg.name = o->name;
 	cfg.env = o->env.v;
@@ -57,9 +74,15 @@ static int boot(const struct opts *o, struct mn_vm **vm, struct progress *p)
 	cfg.need_cmd = o->detach ? !o->cmd.nr : !o->cmd.nr && !terminal_both();
 	cfg.event = progress_event;
 	cfg.event_arg = p;
-	ret = mn_boot(&cfg, vm, &err);
+	ret = parse_mounts(o, mounts, text);
+	if (!ret && mn_boot(&cfg, vm, &err)) {
+		progress_end(p);
+		ret = out_error(&err, o->json);
+	}
 	progress_end(p);
-	return ret ? out_error(&err, o->json) : 0;
+	for (unsigned i = 0; i < MOUNTS_MAX; i++)
+		free(text[i]);
+	return ret;
 }
 
 static int tell(const struct opts *o, struct mn_vm *vm)
@@ -135,6 +158,9 @@ const struct cmd cmd_boot = {
 		.opts = (const struct opt[]){
 			{ .name = "name", .kind = OPT_STRING, OFF(name), .meta = "NAME",
 			  .help = "registered name, unique among running VMs; a/b/c is fine" },
+			{ .name = "mount", .kind = OPT_LIST, OFF(mount),
+			  .meta = "HOST:GUEST", .words = OPT_WORDS_FILE,
+			  .help = "copy of a host directory at GUEST below /mnt/, written in the VM alone; repeatable" },
 			{ .name = "env", .kind = OPT_LIST, OFF(env), .meta = "K=V",
 			  .help = "environment of every command; repeatable" },
 			{ .name = "cwd", .kind = OPT_STRING, OFF(cwd), .meta = "DIR",

@@ -123,6 +123,17 @@ int mounts_find_disk(const char *serial, char *dev, size_t size)
 	return r;
 }
 
+/* What e2fsck keeps is not part of the directory that was copied. */
+static void drop_lost_found(const char *path)
+{
+	int dir = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+	if (dir < 0)
+		return;
+	unlinkat(dir, "lost+found", AT_REMOVEDIR);
+	close(dir);
+}
+
 int mounts_disk(const struct guest *g, const char *serial, const char *path,
 		bool ro)
 {
@@ -133,6 +144,8 @@ int mounts_disk(const struct guest *g, const char *serial, const char *path,
 		r = mounts_mkdir(path);
 	if (!r && mount(dev, path, "ext4", ro ? MS_RDONLY : 0, NULL))
 		r = -errno;
+	if (!r && !ro)
+		drop_lost_found(path);
 	return r;
 }
 

@@ -434,10 +434,12 @@ static int wait_agent(struct booting *b)
 static const struct boot_step steps[] = {
 	{ NULL, check },
 	{ NULL, boot_check_ports },
+	{ NULL, boot_check_mounts },
 	{ NULL, find_parts },
 	{ NULL, boot_settle },
 	{ "registry", boot_enter },
 	{ "disk", boot_disk },
+	{ "mounts", boot_mounts },
 	{ "kernel", boot_kernel },
 	{ NULL, boot_channels },
 	{ "spawn", boot_launch },

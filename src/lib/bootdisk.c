@@ -51,19 +51,28 @@ static int disk_size(struct booting *b, const struct image_info *info,
 	return 0;
 }
 
-/* The layer that takes this VM's writes: a header now, clusters as they come. */
-static int boot_layer(struct booting *b, struct spec_disk *d, int base)
+int boot_layer(struct booting *b, struct spec_disk *d, int base)
 {
-	int fd = openat(b->vm->dir, "root.layer",
-			O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-	int ret = fd < 0 ? -errno : layer_create(fd, base, true, d->size, b->err);
+	char name[SPEC_ID_MAX + 8];
+	int fd, ret;
 
+	snprintf(name, sizeof(name), "%s.layer", d->id);
+	fd = openat(b->vm->dir, name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	ret = fd < 0 ? -errno : layer_create(fd, base, true, d->size, b->err);
 	if (ret) {
 		io_close(fd);
+		io_close(base);
 		return lib_host_err(b->err, ret, b->reg.path, "cannot make a disk in");
 	}
 	d->nr_layers = 2;
-	return booting_role(b, fd, "root.1");
+	snprintf(name, sizeof(name), "%s.1", d->id);
+	ret = booting_role(b, fd, name);
+	if (ret) {
+		io_close(base);
+		return ret;
+	}
+	snprintf(name, sizeof(name), "%s.0", d->id);
+	return booting_role(b, base, name);
 }
 
 int boot_disk(struct booting *b)
@@ -87,10 +96,8 @@ int boot_disk(struct booting *b)
 	ret = disk_size(b, &disk.info, &d->size);
 	b->vm->config = disk.info.config;
 	disk.info.config = (struct image_config){ .cmd = NULL };
-	if (!ret)
-		ret = boot_layer(b, d, disk.fd);
 	if (!ret) {
-		ret = booting_role(b, disk.fd, "root.0");
+		ret = boot_layer(b, d, disk.fd);
 		disk.fd = -1;
 	}
 	cache_disk_done(&disk);

@@ -81,6 +81,17 @@ static json_t *strings(const char *const *a, const char *const *more)
 	return j;
 }
 
+static json_t *mount_disks(const struct booting *b)
+{
+	json_t *j = json_array();
+
+	for (size_t i = 0; i < b->cfg->nr_mounts; i++)
+		json_array_append_new(j, json_pack("{s:s, s:s}",
+			"serial", b->spec.disk[i + 1].id,
+			"path", b->cfg->mounts[i].guest));
+	return j;
+}
+
 /* What PID 1 reads: docs/protocol.md, "boot configuration". */
 static json_t *guest_config(const struct booting *b)
 {
@@ -95,9 +106,9 @@ static json_t *guest_config(const struct booting *b)
 
 	clock_gettime(CLOCK_REALTIME, &now);
 	boot_host_name(b->vm->reg.name, name);
-	j = json_pack("{s:{s:s}, s:o, s:s, s:I}", "root", "serial", "root",
+	j = json_pack("{s:{s:s}, s:o, s:o, s:s, s:I}", "root", "serial", "root",
 		      "env", strings((const char *const *)baked->env, cfg->env),
-		      "hostname", name, "time_ns",
+		      "disks", mount_disks(b), "hostname", name, "time_ns",
 		      (json_int_t)now.tv_sec * 1000000000 + now.tv_nsec);
 	if (cwd)
 		json_object_set_new(j, "cwd", json_string(cwd));

@@ -101,6 +101,14 @@ void boot_host_name(const char *name, char out[64]);
 /* Adds a descriptor under a role; it is closed at the end of the boot. */
 int booting_role(struct booting *b, int fd, const char *role);
 int boot_disk(struct booting *b);	/* root disk; vm->config */
+/*
+ * The layer that takes this VM's writes to a disk: a header now, clusters as they
+ * come.  `base`, the raw file below it, is taken over.
+ */
+int boot_layer(struct booting *b, struct spec_disk *d, int base);
+/* bootmount.c: copy mounts, as disks mount0 and so on after the root disk. */
+int boot_check_mounts(struct booting *b);
+int boot_mounts(struct booting *b);
 int boot_kernel(struct booting *b);	/* kernel, initrd, command line */
 
 #endif
