@@ -425,6 +425,18 @@ static int teardown(void **state)
 	return 0;
 }
 
+/* --- HLT -------------------------------------------------------------------------- */
+
+GUEST(sleeper, "xor %ebx, %ebx; hlt; inc %ebx; hlt");
+
+/* Leaving soft_run(), as for a kick, does not wake the guest. */
+static void test_sleep_survives_a_kick(void **state)
+{
+	RUN(sleeper);
+	assert_int_equal(soft_run(box.cpu, 0, 0), SOFT_STOP_HLT);
+	assert_int_equal(box_gpr(&box, X86_RBX), 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -441,6 +453,7 @@ int main(void)
 		cmocka_unit_test(test_memory),
 		cmocka_unit_test(test_shadow),
 		cmocka_unit_test(test_interrupts),
+		cmocka_unit_test(test_sleep_survives_a_kick),
 	};
 
 	return cmocka_run_group_tests(tests, setup, teardown);

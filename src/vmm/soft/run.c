@@ -386,7 +386,8 @@ enum soft_stop soft_run(struct soft_cpu *cpu, uint64_t max, uint64_t until)
 	cpu->run_left = max ? max : UINT64_MAX;
 	cpu->run_until = until;
 	cpu_update_stepping(cpu);
-	if (cpu->shadow)
+	/* Asleep in HLT when it was kicked or loaded: back to sleep first. */
+	if (cpu->shadow || cpu->halted)
 		self_attention(cpu, ATT_SLOW);
 	jit_thread(cpu);
 	fp_load(cpu);
