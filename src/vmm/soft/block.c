@@ -28,7 +28,8 @@
 #include "vmm/soft/ops.h"
 
 #define BLOCK_INSNS	64
-#define HASH_BITS	15
+#define SLOT_BITS	18
+#define NR_SLOTS	(1u << SLOT_BITS)
 #define PAGE_HASH_BITS	12
 #define ARENA_SIZE	(64u << 20)
 
@@ -39,10 +40,21 @@ struct code_page {
 	struct block *blocks;	/* by next_page, or next_page2 if gpa2 is it */
 };
 
+/*
+ * Blocks by address: open addressing, so that a look-up touches one line here and
+ * then the block.
+ */
+struct slot {
+	uint32_t tag;		/* of the address */
+	uint32_t at;		/* in the arena, in units of 64 bytes, + SLOT_FIRST */
+};
+enum { SLOT_EMPTY, SLOT_GONE, SLOT_FIRST };
+
 struct blocks {
 	struct decoder decoder;
 	struct jump jumps[JUMP_SIZE];
-	struct block *hash[1u << HASH_BITS];
+	struct slot slot[NR_SLOTS];
+	unsigned nr_slots;	/* not SLOT_EMPTY */
 	struct code_page *page[1u << PAGE_HASH_BITS];
 	uint8_t *arena;		/* owned */
 	size_t used;
@@ -54,9 +66,51 @@ struct decoder *cpu_decoder(struct soft_cpu *cpu)
 	return &cpu->blocks->decoder;
 }
 
-static unsigned gpa_hash(uint64_t gpa)
+static uint64_t gpa_mix(uint64_t gpa)
 {
-	return (gpa * 0x9e3779b97f4a7c15ull) >> (64 - HASH_BITS);
+	return gpa * 0x9e3779b97f4a7c15ull;
+}
+
+static struct slot *slot_first(struct blocks *b, uint64_t gpa)
+{
+	return &b->slot[gpa_mix(gpa) >> (64 - SLOT_BITS)];
+}
+
+static struct slot *slot_next(struct blocks *b, struct slot *s)
+{
+	return s + 1 == b->slot + NR_SLOTS ? b->slot : s + 1;
+}
+
+static uint32_t gpa_tag(uint64_t gpa)
+{
+	return gpa_mix(gpa) >> 8;
+}
+
+static struct block *slot_block(struct blocks *b, const struct slot *s)
+{
+	return (void *)(b->arena + (s->at - SLOT_FIRST) * 64ull);
+}
+
+static void slot_put(struct blocks *b, const struct block *blk)
+{
+	struct slot *s = slot_first(b, blk->gpa);
+
+	while (s->at >= SLOT_FIRST)
+		s = slot_next(b, s);
+	b->nr_slots += s->at == SLOT_EMPTY;
+	s->tag = gpa_tag(blk->gpa);
+	s->at = ((const uint8_t *)blk - b->arena) / 64 + SLOT_FIRST;
+}
+
+static void slot_remove(struct blocks *b, const struct block *blk)
+{
+	uint32_t at = ((const uint8_t *)blk - b->arena) / 64 + SLOT_FIRST;
+	struct slot *s = slot_first(b, blk->gpa);
+
+	while (s->at != SLOT_EMPTY && s->at != at)
+		s = slot_next(b, s);
+	if (s->at == at)
+		s->at = SLOT_GONE;
 }
 
 static struct code_page **page_bucket(struct blocks *b, uint64_t gpa)
@@ -245,7 +299,7 @@ static void decode_run(struct soft_cpu *cpu, struct block *blk, const struct fet
 static struct block *build(struct soft_cpu *cpu, struct fetch *f)
 {
 	struct blocks *b = cpu->blocks;
-	struct block **head = &b->hash[gpa_hash(f->gpa)], *blk;
+	struct block *blk;
 	struct code_page *page = page_get(cpu, f->gpa), *page2 = NULL;
 
 	if (f->gpa2)
@@ -259,8 +313,7 @@ static struct block *build(struct soft_cpu *cpu, struct fetch *f)
 	page_add(page, blk);
 	if (page2 && page2 != page)
 		page_add(page2, blk);
-	blk->next_hash = *head;
-	*head = blk;
+	slot_put(b, blk);
 	jit_hook(cpu, blk);
 	return blk;
 }
@@ -269,9 +322,16 @@ static struct block *build(struct soft_cpu *cpu, struct fetch *f)
 
 static struct block *lookup(struct soft_cpu *cpu, struct fetch *f)
 {
-	struct block *blk = cpu->blocks->hash[gpa_hash(f->gpa)];
+	struct blocks *b = cpu->blocks;
+	uint32_t tag = gpa_tag(f->gpa);
+	struct slot *s = slot_first(b, f->gpa);
 
-	for (; blk; blk = blk->next_hash) {
+	for (; s->at != SLOT_EMPTY; s = slot_next(b, s)) {
+		struct block *blk;
+
+		if (s->tag != tag || s->at == SLOT_GONE)
+			continue;
+		blk = slot_block(b, s);
 		if (blk->gpa != f->gpa)
 			continue;
 		if (!blk->gpa2)
@@ -286,9 +346,15 @@ static struct block *lookup(struct soft_cpu *cpu, struct fetch *f)
 
 const struct block *block_peek(struct soft_cpu *cpu, uint64_t gpa)
 {
-	struct block *blk = cpu->blocks->hash[gpa_hash(gpa)];
+	struct blocks *b = cpu->blocks;
+	struct slot *s = slot_first(b, gpa);
 
-	for (; blk; blk = blk->next_hash) {
+	for (; s->at != SLOT_EMPTY; s = slot_next(b, s)) {
+		struct block *blk;
+
+		if (s->tag != gpa_tag(gpa) || s->at == SLOT_GONE)
+			continue;
+		blk = slot_block(b, s);
 		if (blk->gpa == gpa && !blk->gpa2) {
 			blk->peeked = true;
 			return blk;
@@ -297,19 +363,25 @@ const struct block *block_peek(struct soft_cpu *cpu, uint64_t gpa)
 	return NULL;
 }
 
+static bool room_for_block(const struct blocks *b)
+{
+	size_t most = sizeof(struct block) + (BLOCK_INSNS + 1) * sizeof(struct insn) +
+		      2 * ALIGN_UP(sizeof(struct code_page), 64);
+
+	return b->used + most <= ARENA_SIZE && b->nr_slots < NR_SLOTS / 4 * 3;
+}
+
 const struct insn *block_find(struct soft_cpu *cpu)
 {
 	struct blocks *b = cpu->blocks;
 	struct jump *j = &b->jumps[jump_hash(cpu->rip)];
-	size_t most = sizeof(struct block) + (BLOCK_INSNS + 1) * sizeof(struct insn) +
-		      2 * ALIGN_UP(sizeof(struct code_page), 64);
 	struct block *blk;
 	struct fetch f;
 
 	fetch_first(cpu, &f);
 	blk = lookup(cpu, &f);
 	if (!blk) {
-		if (b->used + most > ARENA_SIZE)
+		if (!room_for_block(b))
 			blocks_flush(cpu);
 		if (!f.gpa2 && straddles(cpu, &f))
 			fetch_second(cpu, &f);
@@ -344,12 +416,7 @@ const struct insn *block_single(struct soft_cpu *cpu)
 
 static void kill_block(struct soft_cpu *cpu, struct block *blk)
 {
-	struct block **link = &cpu->blocks->hash[gpa_hash(blk->gpa)];
-
-	while (*link && *link != blk)
-		link = &(*link)->next_hash;
-	if (*link)
-		*link = blk->next_hash;
+	slot_remove(cpu->blocks, blk);
 	blk->dead = true;
 	jit_drop(cpu, blk);
 	blk->first_fn = block_dead;
@@ -402,15 +469,25 @@ void block_wrote(struct soft_cpu *cpu, uint64_t gpa, uint64_t len)
 	}
 }
 
-void block_forget_page(struct soft_cpu *cpu, uint64_t va)
+/* A page's entries are one aligned group of them: see jump_hash(). */
+static void forget_group(struct soft_cpu *cpu, uint64_t page, uint64_t va)
 {
-	for (unsigned k = 0; k < JUMP_SIZE; k++) {
+	unsigned at = jump_hash(page) & ~(PAGE_SIZE - 1);
+
+	for (unsigned k = at; k < at + PAGE_SIZE; k++) {
 		struct jump *j = &cpu->blocks->jumps[k];
 		uint64_t last = j->rip + 14;	/* it may straddle */
 
 		if (!((j->rip ^ va) & PAGE_MASK) || !((last ^ va) & PAGE_MASK))
 			j->gen = 0;
 	}
+}
+_Static_assert(JUMP_SIZE % PAGE_SIZE == 0, "a page's entries are a group");
+
+void block_forget_page(struct soft_cpu *cpu, uint64_t va)
+{
+	forget_group(cpu, va & PAGE_MASK, va);
+	forget_group(cpu, (va & PAGE_MASK) - PAGE_SIZE, va);
 }
 
 void blocks_flush(struct soft_cpu *cpu)
@@ -424,8 +501,9 @@ void blocks_flush(struct soft_cpu *cpu)
 					 __ATOMIC_SEQ_CST);
 		b->page[k] = NULL;
 	}
-	for (unsigned k = 0; k < ARRAY_LEN(b->hash); k++)
-		b->hash[k] = NULL;
+	for (unsigned k = 0; k < NR_SLOTS; k++)
+		b->slot[k].at = SLOT_EMPTY;
+	b->nr_slots = 0;
 	for (unsigned k = 0; k < JUMP_SIZE; k++)
 		b->jumps[k].gen = 0;
 	b->used = 0;

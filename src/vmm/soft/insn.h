@@ -61,7 +61,7 @@ struct jump {
 	const struct insn *code;
 	const uint8_t *host;	/* translation, or a way out; jit.c */
 };
-#define JUMP_BITS 12
+#define JUMP_BITS 14
 #define JUMP_SIZE (1u << JUMP_BITS)
 
 static inline unsigned jump_hash(uint64_t rip)
@@ -73,7 +73,7 @@ static inline unsigned jump_hash(uint64_t rip)
 struct block {
 	uint64_t gpa;		/* of the first byte */
 	uint64_t gpa2;		/* page of a straddling first instruction, else 0 */
-	struct block *next_hash, *next_page, *next_page2;
+	struct block *next_page, *next_page2;
 	uint16_t nr;		/* instructions, without the one that ends it */
 	uint16_t bytes;
 	void *jit;		/* translation; jit.c */

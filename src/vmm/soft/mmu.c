@@ -164,16 +164,21 @@ static enum walk_end walk_once(struct soft_cpu *cpu, uint64_t va, unsigned acc,
 	}
 }
 
+static unsigned large_hash(uint64_t va)
+{
+	return (va >> 21) * 0x9e3779b97f4a7c15ull >> 52;
+}
+
 static void large_mark(struct mmu *m, uint64_t va)
 {
-	unsigned h = (va >> 21 ^ va >> 30) & 255;
+	unsigned h = large_hash(va);
 
 	m->large[h >> 6] |= 1ull << (h & 63);
 }
 
 static bool large_test(const struct mmu *m, uint64_t va)
 {
-	unsigned h = (va >> 21 ^ va >> 30) & 255;
+	unsigned h = large_hash(va);
 
 	return m->large[h >> 6] >> (h & 63) & 1;
 }
@@ -371,7 +376,11 @@ void mmu_invlpg(struct soft_cpu *cpu, uint64_t va)
 	unsigned h = exec_hash(va);
 
 	if (large_test(m, va)) {
-		mmu_flush_all(cpu);
+		/* pieces of the page are anywhere; global ones only above */
+		if (va >> 63)
+			mmu_flush_all(cpu);
+		else
+			mmu_flush_local(cpu);
 		return;
 	}
 	for (unsigned mode = 0; mode < TLB_MODES; mode++) {

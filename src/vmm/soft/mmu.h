@@ -78,7 +78,7 @@ struct mmu {
 	uint64_t next_gen, tick;
 	uint64_t rsvd;		/* page table bits above the physical width */
 	bool watching;		/* data breakpoints: nothing goes into tlb */
-	uint64_t large[4];	/* hash of 2 MiB regions with a large page cut up */
+	uint64_t large[64];	/* hash of 2 MiB regions with a large page cut up */
 	uint64_t exec[64];	/* hash of pages in the jump cache */
 	uint64_t rmw_va, rmw_gpa;	/* rmw_begin() to rmw_end() */
 	uint8_t rmw_len;

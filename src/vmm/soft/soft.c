@@ -66,7 +66,8 @@ static int soft_vm_init(struct vm *vm, struct err *err)
 		return -ENOMEM;
 	vm->mem.code_hit = code_hit;
 	vm->mem.code_arg = svm;
-	gclock_init(&svm->clock, &vm->mem, vm->host_khz, vm->model.tsc_khz);
+	gclock_init(&svm->clock, &vm->mem, vm->host_khz ? vm->host_khz : gclock_host_khz(),
+		    vm->model.tsc_khz);
 	ioapic_init(&svm->ioapic, &svm->hub);
 	return 0;
 }
