@@ -343,6 +343,63 @@ MN_API int mn_write_file(struct mn_vm *vm, const char *guest, const void *data,
 MN_API int mn_read_file(struct mn_vm *vm, const char *guest, void **data,
 			size_t *len, struct mn_error *err);
 
+/* --- snapshot, restore, fork ---------------------------------------------- */
+
+struct mn_snapshot {
+	size_t size;
+	const char *dir;	/* absent, or an empty directory */
+	bool keep_alive;	/* else the VM ends once the bundle is complete */
+	bool dry_run;		/* only checks */
+	mn_event_fn event;	/* phases and progress */
+	void *event_arg;
+};
+
+struct mn_snapshotted {
+	size_t size;
+	char path[4096];
+	uint64_t bytes;		/* of its files on disk, linked ones included */
+	uint64_t memory_bytes;	/* of them, memory */
+	bool stopped;		/* the source has ended */
+};
+
+/*
+ * Writes a bundle: whole or not at all.  Until it is complete the source loses
+ * nothing: when this fails, or the process is killed, the source goes on.
+ */
+MN_API int mn_vm_snapshot(struct mn_vm *vm, const struct mn_snapshot *cfg,
+			  struct mn_snapshotted *out, struct mn_error *err);
+
+/* For restores and forks alike: what is the new VM's own. */
+struct mn_resume {
+	size_t size;
+	const char *bundle;		/* mn_restore() only */
+	const char *name;		/* NULL: SOURCE/PID, or SOURCE~PID */
+	const char *const *env;		/* K=V, for later commands */
+	const char *cwd;
+	uint64_t memory_mib;		/* 0, or what the guest has */
+	enum mn_accel accel;		/* mn_restore() only */
+	const struct mn_port *ports;	/* none are inherited */
+	size_t nr_ports;
+	const char *out_dir;		/* mn_vm_fork(): keep a bundle, too */
+	bool detach;
+	uint64_t timeout_ms;		/* 0: 60000 */
+	mn_event_fn event;
+	void *event_arg;
+};
+
+/* Both return when the guest's agent has made the VM itself. */
+MN_API int mn_restore(const struct mn_resume *cfg, struct mn_vm **vm,
+		      struct mn_error *err);
+MN_API int mn_vm_fork(struct mn_vm *source, const struct mn_resume *cfg,
+		      struct mn_vm **vm, struct mn_error *err);
+
+/*
+ * What a bundle is, as JSON: meta.json with "path", "bytes" and "linked" added.
+ * verify: every byte is checked first.  *json is to be freed.
+ */
+MN_API int mn_bundle_inspect(const char *path, bool verify, mn_event_fn event,
+			     void *event_arg, char **json, struct mn_error *err);
+
 /* --- the base ------------------------------------------------------------- */
 
 struct mn_install {

@@ -247,7 +247,7 @@ int boot_channels(struct booting *b)
 		ret = add_file(b, "vmm.log", "log");
 	if (!ret)
 		ret = add_pipe(b, "ready", 1, &b->ready);
-	if (!ret && !b->cfg->detach)
+	if (!ret && (!b->cfg->detach || b->keep_alive_pipe))
 		ret = add_pipe(b, "alive", 0, &b->vm->alive);
 	if (!ret) {
 		fd = fcntl(b->vm->dir, F_DUPFD_CLOEXEC, 0);
@@ -334,7 +334,7 @@ static int ms_left(const struct booting *b)
 }
 
 /* Adds what the VMM said, how it ended, and the console's tail to an error. */
-static int explain(struct booting *b, int ret)
+int boot_explain(struct booting *b, int ret)
 {
 	struct err inner = ERR_INIT;
 	struct buf tail = BUF_INIT;
@@ -397,7 +397,7 @@ int boot_wait_ready(struct booting *b)
 	if (!strcmp(line, "ready"))
 		return 0;
 	if (strncmp(line, "failed ", 7))
-		return explain(b, err_code(b->err, ERR_BOOT_READINESS_FAILED, EIO,
+		return boot_explain(b, err_code(b->err, ERR_BOOT_READINESS_FAILED, EIO,
 					   "machinen-vmm ended before the VM ran"));
 	space = strchr(line + 7, ' ');
 	if (space)
@@ -418,15 +418,15 @@ static int wait_agent(struct booting *b)
 	if (!ret)
 		return 0;
 	if (proc_wait(b->vm->pidfd, 0) > 0)
-		return explain(b, err_code(b->err, ERR_BOOT_READINESS_FAILED, EIO,
+		return boot_explain(b, err_code(b->err, ERR_BOOT_READINESS_FAILED, EIO,
 					   "the guest ended before it was ready"));
 	if (ret == -ETIMEDOUT)
-		return explain(b, err_code(b->err, ERR_BOOT_TIMEOUT, ETIMEDOUT,
+		return boot_explain(b, err_code(b->err, ERR_BOOT_TIMEOUT, ETIMEDOUT,
 					   "the guest was not ready in %llu s; see --timeout",
 					   (unsigned long long)(b->cfg->timeout_ms ?
 					   b->cfg->timeout_ms : TIMEOUT_MS) / 1000));
 	*b->err = e;
-	return explain(b, ret);
+	return boot_explain(b, ret);
 }
 
 /* --- all of it ------------------------------------------------------------ */

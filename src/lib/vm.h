@@ -70,6 +70,7 @@ struct booting {
 	uint64_t since;		/* of the phase under way */
 	uint64_t deadline;	/* CLOCK_MONOTONIC ns */
 	const char *past;	/* the VM this one comes out of, or NULL; borrowed */
+	bool keep_alive_pipe;	/* it ends with us until it is told otherwise */
 	struct err *err;
 };
 
@@ -95,6 +96,8 @@ int boot_launch(struct booting *b);
 void boot_close_own(struct booting *b);	/* the VMM has its own of all */
 int boot_commit(struct booting *b);	/* reg.id is known */
 int boot_wait_ready(struct booting *b);	/* the VMM's one line */
+/* Adds how the VM ended, and its console's tail, to an error. */
+int boot_explain(struct booting *b, int ret);
 /* The last part of a VM's name as a host name. */
 void boot_host_name(const char *name, char out[64]);
 

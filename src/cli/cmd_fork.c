@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: MIT
+/* cmd_fork.c - machinen fork */
+#include "cli/resume.h"
+
+struct opts {
+	struct resume_opts resume;
+	const char *target, *out_dir;
+};
+
+static int run(const void *v)
+{
+	const struct opts *o = v;
+	MN_CONFIG(struct mn_resume, cfg);
+	struct mn_error err = { .code = MN_OK };
+	struct mn_port ports[RESUME_PORTS_MAX];
+	struct mn_vm *source = NULL, *vm = NULL;
+	struct work w;
+	int ret = resume_fill(&o->resume, &cfg, ports);
+
+	if (ret)
+		return ret;
+	work_begin(&w);
+	cfg.out_dir = o->out_dir;
+	cfg.event = work_event;
+	cfg.event_arg = &w;
+	ret = mn_vm_open(o->target, &source, &err);
+	if (!ret)
+		ret = mn_vm_fork(source, &cfg, &vm, &err);
+	mn_vm_free(source);
+	work_end(&w);
+	if (!ret)
+		return resume_done(&o->resume, vm, w.phases);
+	json_decref(w.phases);
+	ret = out_error(&err, o->resume.json);
+	return work_signal() ? work_signal() : ret;
+}
+
+const struct cmd cmd_fork = {
+	.opt = {
+		.name = "fork",
+		.summary = "Clone a running VM into a sibling",
+		.details = "The source keeps running.  Memory and disks are shared until one of the two\n"
+			   "writes; from then on neither sees what the other does.",
+		.examples = "  machinen fork web -d\n"
+			    "  machinen fork web --new-name web/2 -d -p 3001:3000",
+		.json = "ok, pid, name, phases{us}",
+		.args = (const struct opt_arg[]){
+			CMD_ARG_TARGET(struct opts),
+			{ .name = NULL },
+		},
+		.opts = (const struct opt[]){
+			RESUME_OPTS,
+			{ .name = "out-dir", .kind = OPT_STRING, .meta = "DIR",
+			  .offset = offsetof(struct opts, out_dir), .words = OPT_WORDS_FILE,
+			  .help = "also keep a bundle of that instant" },
+			{ .name = NULL },
+		},
+		.size = sizeof(struct opts),
+	},
+	.run = run,
+};

@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: MIT
+/* cmd_restore.c - machinen restore */
+#include "cli/resume.h"
+
+struct opts {
+	struct resume_opts resume;
+	const char *bundle;
+};
+
+static int run(const void *v)
+{
+	const struct opts *o = v;
+	MN_CONFIG(struct mn_resume, cfg);
+	struct mn_error err = { .code = MN_OK };
+	struct mn_port ports[RESUME_PORTS_MAX];
+	struct mn_vm *vm = NULL;
+	struct work w;
+	int ret = resume_fill(&o->resume, &cfg, ports);
+
+	if (ret)
+		return ret;
+	work_begin(&w);
+	cfg.bundle = o->bundle;
+	cfg.event = work_event;
+	cfg.event_arg = &w;
+	ret = mn_restore(&cfg, &vm, &err);
+	work_end(&w);
+	if (!ret)
+		return resume_done(&o->resume, vm, w.phases);
+	json_decref(w.phases);
+	ret = out_error(&err, o->resume.json);
+	return work_signal() ? work_signal() : ret;
+}
+
+const struct cmd cmd_restore = {
+	.opt = {
+		.name = "restore",
+		.summary = "Resume a VM from a bundle",
+		.details = "Every process of the VM goes on where it was.  Any number of VMs may be\n"
+			   "resumed from one bundle, also at once; none of them changes it.",
+		.examples = "  machinen restore ./web.snap -d -p 3000:3000\n"
+			    "  machinen restore ./web.snap -d --name web/2",
+		.json = "ok, pid, name, phases{us}",
+		.args = (const struct opt_arg[]){
+			{ .name = "BUNDLE", .offset = offsetof(struct opts, bundle),
+			  .help = "directory that machinen snapshot wrote",
+			  .words = OPT_WORDS_FILE },
+			{ .name = NULL },
+		},
+		.opts = (const struct opt[]){
+			RESUME_OPTS,
+			{ .name = NULL },
+		},
+		.size = sizeof(struct opts),
+	},
+	.run = run,
+};

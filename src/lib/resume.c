@@ -1,0 +1,181 @@
+// SPDX-License-Identifier: MIT
+/* resume.c - what snapshots, restores and forks have in common; see resume.h. */
+#include "lib/resume.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/random.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/buf.h"
+#include "base/err.h"
+#include "base/io.h"
+#include "base/json.h"
+#include "base/util.h"
+#include "lib/agent_client.h"
+
+#define LINEAGE_MAX (256u << 10)
+#define LINEAGE_LEN 64		/* entries that are kept */
+#define ENTROPY	    64
+
+void resume_config(const struct mn_resume *cfg, struct mn_boot *boot)
+{
+	*boot = (struct mn_boot){
+		.size = sizeof(*boot), .name = cfg->name, .env = cfg->env,
+		.cwd = cfg->cwd, .memory_mib = cfg->memory_mib, .accel = cfg->accel,
+		.ports = cfg->ports, .nr_ports = cfg->nr_ports, .detach = cfg->detach,
+		.timeout_ms = cfg->timeout_ms, .event = cfg->event,
+		.event_arg = cfg->event_arg,
+	};
+}
+
+int resume_check(struct booting *b)
+{
+	const struct mn_boot *cfg = b->cfg;
+
+	for (const char *const *e = cfg->env; e && *e; e++)
+		if (**e == '=' || !strchr(*e, '='))
+			return err_code(b->err, ERR_PARSE_FLAG_MALFORMED, EINVAL,
+					"environment \"%s\": must be KEY=VALUE", *e);
+	if (cfg->cwd && cfg->cwd[0] != '/')
+		return err_code(b->err, ERR_BOOT_CWD_INVALID, EINVAL,
+				"--cwd \"%s\": must be an absolute path", cfg->cwd);
+	if (cfg->memory_mib && cfg->memory_mib != b->vm->reg.memory_mib)
+		return err_code(b->err, ERR_BOOT_MEMORY_INVALID, EINVAL,
+				"the guest runs with %llu MiB of memory already; that cannot change",
+				(unsigned long long)b->vm->reg.memory_mib);
+	if (cfg->nr_ports && !b->spec.net)
+		return err_code(b->err, ERR_BOOT_PORT_FORWARD_INVALID, EINVAL,
+				"a VM without network forwards no ports");
+	return cfg->name ? registry_check_name(cfg->name, b->err) : 0;
+}
+
+int resume_new_layer(int dir, const char *id, char *name, size_t size,
+		     struct err *err)
+{
+	int fd;
+
+	snprintf(name, size, "%.19s.%llx.layer", id, (unsigned long long)io_now_ns());
+	fd = openat(dir, name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	return fd < 0 ? lib_host_err(err, -errno, "the VM's directory",
+				     "cannot make a disk in") : fd;
+}
+
+int resume_phases(const json_t *answer, mn_event_fn fn, void *arg)
+{
+	json_t *phases = json_object_get(answer, "phases"), *v;
+	const char *key;
+	int ret = 0;
+
+	json_object_foreach(phases, key, v) {
+		struct mn_event ev = { .type = MN_EVENT_PHASE,
+				       .ms = (double)json_integer_value(v) / 1000 };
+		char name[32];
+
+		snprintf(name, sizeof(name), "%.*s", (int)strcspn(key, "_"), key);
+		ev.name = name;
+		if (fn && !ret)
+			ret = fn(&ev, arg);
+	}
+	return ret;
+}
+
+/* --- lineage -------------------------------------------------------------- */
+
+json_t *resume_lineage(const struct mn_vm *vm, const char *event)
+{
+	struct buf text = BUF_INIT;
+	json_t *list = NULL;
+	struct timespec now;
+
+	if (!io_read_file(vm->dir, "lineage.json", LINEAGE_MAX, &text) && text.len)
+		list = json_parse(text.data, text.len, NULL);
+	buf_done(&text);
+	if (!json_is_array(list)) {
+		json_decref(list);
+		list = json_array();
+	}
+	if (json_array_size(list) >= LINEAGE_LEN)
+		json_array_remove(list, 0);
+	clock_gettime(CLOCK_REALTIME, &now);
+	json_array_append_new(list, json_pack("{s:s, s:o, s:i, s:I}", "event", event,
+		"name", json_text(vm->reg.name), "pid", (int)vm->reg.id.pid,
+		"at", (json_int_t)now.tv_sec * 1000 + now.tv_nsec / 1000000));
+	return list;
+}
+
+int resume_keep_lineage(struct booting *b, const json_t *list)
+{
+	struct buf text = BUF_INIT;
+	int ret;
+
+	if (!json_is_array(list))
+		return 0;
+	json_print(list, &text);
+	ret = text.oom ? -ENOMEM : io_write_file(b->vm->dir, "lineage.json", text.data,
+						 text.len, 0600);
+	buf_done(&text);
+	return ret ? lib_host_err(b->err, ret, b->reg.path, "cannot write to") : 0;
+}
+
+/* --- the thaw ------------------------------------------------------------- */
+
+/* The clock is read last: what follows is on the way already. */
+static json_t *thaw_request(const struct booting *b)
+{
+	const struct spec *s = &b->spec;
+	uint8_t random[ENTROPY];
+	char hex[2 * ENTROPY + 1], host[64], mac[18];
+	struct timespec now;
+	json_t *req;
+
+	if (getrandom(random, sizeof(random), 0) != sizeof(random))
+		return NULL;
+	for (unsigned i = 0; i < ENTROPY; i++)
+		snprintf(hex + 2 * i, 3, "%02x", random[i]);
+	boot_host_name(b->vm->reg.name, host);
+	/* digits alone are no name to be found by */
+	if (b->past && strspn(host, "0123456789") == strlen(host)) {
+		char past[64];
+
+		boot_host_name(b->past, past);
+		snprintf(host, sizeof(host), "%.40s-%d", past, b->vm->reg.id.pid);
+	}
+	snprintf(mac, sizeof(mac), "%02x:%02x:%02x:%02x:%02x:%02x", s->mac[0], s->mac[1],
+		 s->mac[2], s->mac[3], s->mac[4], s->mac[5]);
+	req = json_pack("{s:s, s:s, s:s, s:s*, s:s*}", "op", "thaw", "entropy", hex,
+			"hostname", host, "mac", s->net ? mac : NULL, "cwd", b->cfg->cwd);
+	if (b->cfg->env) {
+		json_t *env = json_array();
+
+		for (const char *const *e = b->cfg->env; *e; e++)
+			json_array_append_new(env, json_text(*e));
+		json_object_set_new(req, "env", env);
+	}
+	clock_gettime(CLOCK_REALTIME, &now);
+	json_object_set_new(req, "time_ns", json_integer(
+		(json_int_t)now.tv_sec * 1000000000 + now.tv_nsec));
+	return req;
+}
+
+int resume_thaw(struct booting *b)
+{
+	cleanup(io_closep) int fd = agent_connect(b->vm->dir, b->vm->pidfd, b->deadline,
+						  b->err);
+	json_t *req;
+	int ret;
+
+	if (fd < 0)
+		return boot_explain(b, fd);
+	req = thaw_request(b);
+	ret = req ? agent_send_json(fd, req) : -EIO;
+	json_decref(req);
+	if (ret)
+		return err_code(b->err, ERR_BOOT_READINESS_FAILED, -ret,
+				"the guest agent went away: %s", strerror(-ret));
+	return agent_answer(fd, NULL, ERR_BOOT_READINESS_FAILED, b->err);
+}
