@@ -36,11 +36,13 @@
 	HANDLER(op##_mr##n) \
 	{ \
 		S off = reg##n(cpu, i->rs); \
-		return op##_mem##n(cpu, i, insn_bit_ea(cpu, i, (int64_t)(off >> sh) * n), off & (8 * n - 1)); \
+		op##_mem##n(cpu, i, insn_bit_ea(cpu, i, (int64_t)(off >> sh) * n), off & (8 * n - 1)); \
+		NEXT(cpu, i); \
 	} \
 	HANDLER(op##_mi##n) \
 	{ \
-		return op##_mem##n(cpu, i, insn_ea(cpu, i), i->imm & (8 * n - 1)); \
+		op##_mem##n(cpu, i, insn_ea(cpu, i), i->imm & (8 * n - 1)); \
+		NEXT(cpu, i); \
 	}
 
 /* With a 32-bit address size the sum wraps there, segment base apart. */
@@ -55,20 +57,19 @@ static inline uint64_t insn_bit_ea(struct soft_cpu *cpu, const struct insn *i, i
 }
 
 #define BT_MEM_READ(op, sfx, n, T) \
-	static const struct insn *op##_mem##n(struct soft_cpu *cpu, const struct insn *i, \
-					      uint64_t ea, T b) \
+	static inline void op##_mem##n(struct soft_cpu *cpu, const struct insn *i, \
+				       uint64_t ea, T b) \
 	{ \
 		T a = load##n(cpu, ea); \
 		uint32_t cc = cpu->cc; \
 		__asm__(CC_IN #op sfx " %[b], %[a]" CC_OUT \
 			: "+a"(cc) : [a] "r"(a), [b] "r"(b) : "cc"); \
 		cpu->cc = (uint16_t)cc; \
-		NEXT(cpu, i); \
 	}
 /* In memory the register form must not be used with b in range: it is, by mask. */
 #define BT_MEM_WRITE(op, sfx, n, T) \
-	static const struct insn *op##_mem##n(struct soft_cpu *cpu, const struct insn *i, \
-					      uint64_t ea, T b) \
+	static inline void op##_mem##n(struct soft_cpu *cpu, const struct insn *i, \
+				       uint64_t ea, T b) \
 	{ \
 		T *p = rmw_begin(cpu, ea, n); \
 		uint32_t cc = cpu->cc; \
@@ -80,7 +81,6 @@ static inline uint64_t insn_bit_ea(struct soft_cpu *cpu, const struct insn *i, i
 					 : [p] "+m"(*p), "+a"(cc) : [b] "r"(b) : "cc", "memory"); \
 		rmw_end(cpu); \
 		cpu->cc = (uint16_t)cc; \
-		NEXT(cpu, i); \
 	}
 
 #define BT(op, MEM, W) \

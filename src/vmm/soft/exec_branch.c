@@ -38,7 +38,7 @@ static const struct insn *branch_unlinked(struct soft_cpu *cpu,
 	if (!((from ^ cpu->rip) & PAGE_MASK) && flushes == cpu->stat.flushes &&
 	    block_can_link(n))
 		((struct insn *)(uintptr_t)i)->link = n;
-	DISPATCH(cpu, n);
+	return n;
 }
 
 static inline const struct insn *branch_direct(struct soft_cpu *cpu,

@@ -170,8 +170,11 @@ static void narrow(struct soft_cpu *cpu, const struct insn *i, uint64_t count)
 	}
 }
 
-/* until_zf: 2 never; else the ZF at which the repetition ends. */
-static inline const struct insn *repeat(struct soft_cpu *cpu, const struct insn *i,
+/*
+ * until_zf: 2 never; else the ZF at which the repetition ends.  False when it is
+ * to start again after what attention asks for.
+ */
+static inline bool repeat(struct soft_cpu *cpu, const struct insn *i,
 	uint64_t (*part)(struct soft_cpu *, const struct insn *, uint64_t), unsigned until_zf)
 {
 	uint32_t cc = cpu->cc;	/* CMPS and SCAS that fault leave these */
@@ -181,7 +184,7 @@ static inline const struct insn *repeat(struct soft_cpu *cpu, const struct insn 
 
 	if (!(i->flags & (INSN_REP | INSN_REPNE))) {
 		part(cpu, i, 1);
-		NEXT(cpu, i);
+		return true;
 	}
 	n = areg(cpu, i, X86_RCX);
 	if (i->flags & INSN_ADDR32)
@@ -194,30 +197,40 @@ static inline const struct insn *repeat(struct soft_cpu *cpu, const struct insn 
 			break;
 		if (n && unlikely(attention(cpu)) &&
 		    (single || cpu->attention & ~(uint32_t)ATT_SLOW))
-			return NULL;
+			return false;
 	}
-	NEXT(cpu, i);
+	return true;
 }
 
 HANDLER(movs)
 {
-	return repeat(cpu, i, movs_part, 2);
+	if (!repeat(cpu, i, movs_part, 2))
+		return NULL;
+	NEXT(cpu, i);
 }
 HANDLER(stos)
 {
-	return repeat(cpu, i, stos_part, 2);
+	if (!repeat(cpu, i, stos_part, 2))
+		return NULL;
+	NEXT(cpu, i);
 }
 HANDLER(lods)
 {
-	return repeat(cpu, i, lods_part, 2);
+	if (!repeat(cpu, i, lods_part, 2))
+		return NULL;
+	NEXT(cpu, i);
 }
 HANDLER(cmps)
 {
-	return repeat(cpu, i, cmps_part, i->flags & INSN_REPNE ? 1 : 0);
+	if (!repeat(cpu, i, cmps_part, i->flags & INSN_REPNE ? 1 : 0))
+		return NULL;
+	NEXT(cpu, i);
 }
 HANDLER(scas)
 {
-	return repeat(cpu, i, scas_part, i->flags & INSN_REPNE ? 1 : 0);
+	if (!repeat(cpu, i, scas_part, i->flags & INSN_REPNE ? 1 : 0))
+		return NULL;
+	NEXT(cpu, i);
 }
 
 /* MOVSD and CMPSD are vector instructions too; fp.c has taken those. */

@@ -358,7 +358,7 @@ static const struct insn *store_word(struct soft_cpu *cpu, const struct insn *i,
 		store2(cpu, insn_ea(cpu, i), v);
 	else
 		set_n(cpu, i->rd, v, i->size);
-	NEXT(cpu, i);
+	return insn_done(cpu, i);
 }
 
 HANDLER(sldt)
