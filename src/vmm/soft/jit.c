@@ -194,6 +194,7 @@ static const uint8_t *jit_slow(struct soft_cpu *cpu, uint32_t id)
 	next = cpu->rip + m->i->len;
 	copy_insn(&j->pair[0], m->i);
 	j->pair[0].fn = handler_of(m->i);
+	j->pair[1].mnemonic = m->i[1].mnemonic;	/* STI asks whether it is last */
 	j->in_slow = true;
 	j->pair[0].fn(cpu, &j->pair[0]);
 	j->in_slow = false;

@@ -46,7 +46,7 @@ enum { IN_HOST = 1, IN_CC = 2 };
 
 enum form {
 	F_COPY,			/* recode.c does it */
-	F_LEA, F_PUSH, F_POP, F_LEAVE, F_NOP,
+	F_LEA, F_PUSH, F_POP, F_LEAVE, F_NOP, F_PAUSE, F_PUSHF, F_CLI, F_STI, F_BT,
 	F_CALL_OUT,		/* the interpreter does it */
 	F_JCC,
 	/* these end the block */
@@ -264,6 +264,18 @@ static bool operands_ok(struct tinsn *t)
 	return true;
 }
 
+/* BT and its like with a bit string in memory: index in a pinned register. */
+static enum form bit_form(const struct tinsn *t)
+{
+	int r = ZydisRegisterGetId(t->ops[1].reg.value);
+	unsigned size = t->ops[0].size;
+
+	if (t->i->flags & INSN_LOCK || (size != 32 && size != 64) || host_of[r] < 0 ||
+	    t->i->seg != SLOT_ZERO)
+		return F_CALL_OUT;
+	return F_BT;
+}
+
 static enum form copy_form(struct tinsn *t)
 {
 	switch (t->z.meta.category) {
@@ -272,7 +284,7 @@ static enum form copy_form(struct tinsn *t)
 		if (t->i->flags & INSN_MEM && t->z.operand_count > 1 &&
 		    t->ops[1].type == ZYDIS_OPERAND_TYPE_REGISTER &&
 		    t->ops[0].type == ZYDIS_OPERAND_TYPE_MEMORY)
-			return F_CALL_OUT;
+			return bit_form(t);
 		break;
 	case ZYDIS_CATEGORY_BINARY: case ZYDIS_CATEGORY_DATAXFER:
 	case ZYDIS_CATEGORY_LOGICAL: case ZYDIS_CATEGORY_SHIFT:
@@ -344,7 +356,19 @@ static enum form form_of(struct tinsn *t)
 	case ZYDIS_MNEMONIC_LEAVE:
 		return wide ? F_LEAVE : F_CALL_OUT;
 	case ZYDIS_MNEMONIC_NOP: case ZYDIS_MNEMONIC_ENDBR64:
+	case ZYDIS_MNEMONIC_PREFETCHT0: case ZYDIS_MNEMONIC_PREFETCHT1:
+	case ZYDIS_MNEMONIC_PREFETCHT2: case ZYDIS_MNEMONIC_PREFETCHNTA:
+	case ZYDIS_MNEMONIC_PREFETCHW:
 		return F_NOP;
+	case ZYDIS_MNEMONIC_PAUSE:
+		return F_PAUSE;
+	case ZYDIS_MNEMONIC_PUSHFQ:
+		return F_PUSHF;
+	case ZYDIS_MNEMONIC_CLI:
+		return F_CLI;
+	case ZYDIS_MNEMONIC_STI:
+		/* as the last of its block its shadow is the run loop's */
+		return t->i[1].mnemonic ? F_STI : F_INTERP;
 	case ZYDIS_MNEMONIC_JMP:
 		return rel ? F_JMP : z->meta.branch_type == ZYDIS_BRANCH_TYPE_NEAR && wide ?
 			F_JMP_RM : F_INTERP;
@@ -676,6 +700,95 @@ static void leave(struct tr *tr, unsigned k)
 	tr->tail[tail].resume = tr->e.p;
 }
 
+/* RFLAGS from its two parts, without RF. */
+static void pushf(struct tr *tr, unsigned k)
+{
+	struct emit *e = &tr->e;
+	unsigned tail;
+
+	want_cc(tr, ALL_FLAGS);
+	e_lea(e, true, H_S1, HOST_GUEST_RSP, -1, 0, -8);
+	tail = access(tr, k, true, 8);
+	e_ld32(e, H_S2, OFF(rflags));
+	e_imm(e, false, 4, H_S2, ~(int)FL_RF);
+	e_mem(e, true, 0x89, H_S2, H_S1, 0);
+	e_movzx8(e, H_S2, OFF(cc) + 1);
+	e_imm(e, false, 4, H_S2, FL_CC & 0xff);
+	e_mem(e, false, 0x09, H_S2, H_S1, 0);		/* or [r10], r11d */
+	e_movzx8(e, H_S2, OFF(cc));
+	e_shift_imm(e, false, 4, H_S2, 11);
+	e_mem(e, false, 0x09, H_S2, H_S1, 0);
+	e_lea(e, true, HOST_GUEST_RSP, HOST_GUEST_RSP, -1, 0, -8);
+	tr->tail[tail].resume = e->p;
+}
+
+/* A byte of the CPU that must be zero, or the interpreter does it. */
+static void unless_zero(struct tr *tr, unsigned k, int off)
+{
+	e_rsp(&tr->e, false, 0x80, 7, off);	/* cmp byte */
+	e8(&tr->e, 0);
+	add_tail(tr, (struct tail){ .kind = TAIL_SLOW, .k = k, .where = IN_CC,
+				    .fault = NO_FAULT, .site = e_jump(&tr->e, 5) });
+}
+
+/* Kernel code, as CPL 0 always may; STI only with no interrupt waiting. */
+static void set_if(struct tr *tr, unsigned k, bool on)
+{
+	struct emit *e = &tr->e;
+	unsigned first = tr->nr_tails;
+
+	want_cc(tr, tr->t[k].before);
+	clobber(tr);
+	unless_zero(tr, k, OFF(cpl));
+	if (on)
+		unless_zero(tr, k, OFF(irq_latched));
+	e_rsp(e, false, 0x81, on ? 1 : 4, OFF(rflags));	/* or, and */
+	e32(e, on ? FL_IF : ~FL_IF);
+	for (unsigned n = first; n < tr->nr_tails; n++)
+		tr->tail[n].resume = e->p;
+}
+
+/*
+ * The bit is in the dword or qword at EA + (index >> log2(bits)) * size; the
+ * register form of the instruction on that word masks the index itself.
+ */
+static void bit_string(struct tr *tr, unsigned k)
+{
+	struct tinsn *t = &tr->t[k];
+	struct emit *e = &tr->e;
+	int r = ZydisRegisterGetId(t->ops[1].reg.value), index = host_of[r];
+	bool w = t->ops[0].size == 64, write = t->z.mnemonic != ZYDIS_MNEMONIC_BT;
+	unsigned size = t->ops[0].size / 8, tail;
+
+	want_cc(tr, t->before);
+	clobber(tr);
+	emit_ea(tr, t, H_S1, true);
+	if (w) {
+		e_mov(e, H_S2, index);
+	} else {				/* movsxd r11, index */
+		e8(e, 0x4c | index >> 3);
+		e8(e, 0x63);
+		e8(e, 0xd8 | (index & 7));
+	}
+	e_shift_imm(e, true, 7, H_S2, 3);	/* sar */
+	e_imm(e, true, 4, H_S2, -(int)size);
+	e_rr(e, true, 0x01, H_S1, H_S2);
+	if (t->i->flags & INSN_ADDR32)
+		e_rr(e, false, 0x89, H_S1, H_S1);
+	tail = access(tr, k, write, size);
+	if (t->use || t->after & ~t->kill)
+		want_host(tr);
+	e_mem(e, w, 0x8b, H_S2, H_S1, 0);
+	e8(e, 0x41 | w << 3 | (index >> 3) << 2);	/* bt* r11, index */
+	e8(e, 0x0f);
+	e8(e, t->z.opcode);
+	e8(e, 0xc3 | (index & 7) << 3);
+	if (write)
+		e_mem(e, w, 0x89, H_S2, H_S1, 0);
+	tr->where = IN_HOST;
+	tr->tail[tail].resume = e->p;
+}
+
 /* --- leaving the block ------------------------------------------------------- */
 
 /* Are arithmetic flags wanted at this offset of our page?  Only a block that is
@@ -905,6 +1018,11 @@ static void emit_insn(struct tr *tr, unsigned k)
 	case F_POP: pop(tr, k); break;
 	case F_LEAVE: leave(tr, k); break;
 	case F_NOP: break;
+	case F_PAUSE: e8(&tr->e, 0xf3); e8(&tr->e, 0x90); break;
+	case F_PUSHF: pushf(tr, k); break;
+	case F_CLI: set_if(tr, k, false); break;
+	case F_STI: set_if(tr, k, true); break;
+	case F_BT: bit_string(tr, k); break;
 	case F_CALL_OUT: call_out(tr, k); break;
 	case F_JCC: jcc(tr, k); break;
 	case F_JMP: direct(tr, t->off, branch_target(t)); break;
@@ -1012,7 +1130,8 @@ static bool body_wants_cc(const struct tr *tr)
 				return false;
 		} else if (t->form == F_JCC) {
 			return false;
-		} else if (t->form != F_LEA && t->form != F_NOP && t->form != F_FALL &&
+		} else if (t->form != F_LEA && t->form != F_NOP && t->form != F_PAUSE &&
+			   t->form != F_FALL &&
 			   t->form != F_JMP) {
 			return true;
 		}
