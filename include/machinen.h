@@ -179,6 +179,9 @@ struct mn_boot {
 					 * `detach`, NULL: what the image bakes in */
 	bool need_cmd;			/* BOOT_CMD_MISSING when there is neither */
 	bool no_net;
+	const char *const *net_allow;	/* HOST or CIDR, then :PORT or nothing: all that
+					 * the guest may reach; NULL: everything */
+	bool net_host_loopback;		/* 10.0.2.2 is the host's loopback */
 	bool detach;			/* outlives this process */
 	const struct mn_port *ports;	/* forwarded from the start */
 	size_t nr_ports;
@@ -234,6 +237,8 @@ MN_API int mn_vm_kill(struct mn_vm *vm, struct mn_error *err);
 
 /* A descriptor of the console's log, to be closed by the caller. */
 MN_API int mn_vm_console(struct mn_vm *vm, struct mn_error *err);
+/* The same of what machinen-vmm logs: refused connections, devices that broke. */
+MN_API int mn_vm_log(struct mn_vm *vm, struct mn_error *err);
 
 /* Forwards of a running VM.  add: port becomes what it is, 0 a number. */
 MN_API int mn_port_add(struct mn_vm *vm, struct mn_port *port, struct mn_error *err);

@@ -12,9 +12,9 @@
 
 struct opts {
 	const char *image, *name, *cwd, *accel, *engine, *cpu, *kernel, *initrd, *append;
-	struct opt_list env, mount, publish, cmd;
+	struct opt_list env, mount, publish, net_allow, cmd;
 	uint64_t memory, cpus, disk_size, timeout;
-	bool detach, tty, no_net, json;
+	bool detach, tty, no_net, host_loopback, json;
 };
 
 static enum mn_accel accel_of(const char *name)
@@ -68,6 +68,8 @@ static int boot(const struct opts *o, struct mn_vm **vm, struct progress *p)
 	cfg.initrd = o->initrd;
 	cfg.append = o->append;
 	cfg.no_net = o->no_net;
+	cfg.net_allow = o->net_allow.nr ? o->net_allow.v : NULL;
+	cfg.net_host_loopback = o->host_loopback;
 	cfg.detach = o->detach;
 	cfg.timeout_ms = o->timeout * 1000;
 	cfg.cmd = o->detach ? o->cmd.v : NULL;
@@ -200,6 +202,12 @@ const struct cmd cmd_boot = {
 			  .help = "more for the kernel's command line" },
 			{ .name = "no-net", .kind = OPT_SWITCH, OFF(no_net),
 			  .help = "no network device" },
+			{ .name = "net-allow", .kind = OPT_LIST, OFF(net_allow),
+			  .meta = "HOST|CIDR[:PORT]",
+			  .help = "the guest may reach this and what else is allowed, nothing more; *.HOST is fine; repeatable",
+			  .def = "everything" },
+			{ .name = "net-host-loopback", .kind = OPT_SWITCH, OFF(host_loopback),
+			  .help = "the guest reaches the host's loopback as 10.0.2.2" },
 			{ .name = "timeout", .kind = OPT_UINT, OFF(timeout), .meta = "S",
 			  .min = 1, .max = 86400, .def = "60",
 			  .help = "seconds until the guest must be ready" },

@@ -16,7 +16,7 @@
 struct opts {
 	const char *target;
 	struct opt_count tail;
-	bool follow;
+	bool follow, vmm;
 };
 
 static int follow(struct mn_vm *vm, int fd, off_t at)
@@ -53,7 +53,7 @@ static int run(const void *v)
 
 	if (ret)
 		return out_error(&err, false);
-	fd = mn_vm_console(vm, &err);
+	fd = o->vmm ? mn_vm_log(vm, &err) : mn_vm_console(vm, &err);
 	if (fd < 0) {
 		mn_vm_free(vm);
 		return out_error(&err, false);
@@ -84,6 +84,9 @@ const struct cmd cmd_logs = {
 			{ .name = "tail", .letter = 'n', .kind = OPT_COUNT, .meta = "N",
 			  .offset = offsetof(struct opts, tail), .def = "10",
 			  .help = "only the last N lines" },
+			{ .name = "vmm", .kind = OPT_SWITCH,
+			  .offset = offsetof(struct opts, vmm),
+			  .help = "what machinen-vmm logs instead: refused connections, broken devices" },
 			{ .name = NULL },
 		},
 		.size = sizeof(struct opts),

@@ -6,9 +6,9 @@
  * DHCP exchange would only cost time.  The configuration may say otherwise:
  * "net": {"addr", "prefix", "gw", "dns", "addr6", "prefix6", "gw6"}.
  *
- * /etc/resolv.conf is the image's.  It is written when it is absent, a dangling
- * link, ours from an earlier boot, or names nothing but loopback resolvers,
- * which no process of this VM serves.
+ * /etc/resolv.conf is written at every boot, whatever the image has there: its
+ * servers are those of the network where the image was made (mmdebstrap and docker
+ * leave the host's), and rules for host names work only through our resolver.
  */
 #include "guest/boot.h"
 
@@ -194,33 +194,11 @@ static void write_text(const char *path, const char *text)
 	close(fd);
 }
 
-/* True when the text names a resolver that can answer from here. */
-static bool resolv_usable(const char *text)
-{
-	while ((text = strstr(text, "nameserver"))) {
-		text += strlen("nameserver");
-		text += strspn(text, " \t");
-		if (strncmp(text, "127.", 4) && strncmp(text, "::1", 3))
-			return true;
-	}
-	return false;
-}
-
 static void write_resolv(const struct guest *g)
 {
 	static const char path[] = "/etc/resolv.conf";
-	char text[4096] = "";
-	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	char text[128];
 
-	if (fd >= 0) {
-		ssize_t n = read(fd, text, sizeof(text) - 1);
-
-		text[n > 0 ? n : 0] = '\0';
-		close(fd);
-	}
-	if (strncmp(text, RESOLV_MARK, strlen(RESOLV_MARK)) &&
-	    resolv_usable(text))
-		return;
 	snprintf(text, sizeof(text), RESOLV_MARK "nameserver %s\n",
 		 setting(g, "dns", "10.0.2.3"));
 	mkdir("/etc", 0755);

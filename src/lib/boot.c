@@ -98,40 +98,6 @@ static int check(struct booting *b)
 	return cfg->name ? registry_check_name(cfg->name, b->err) : 0;
 }
 
-/* The forwards of the start; two of one call may not want the same host port. */
-int boot_check_ports(struct booting *b)
-{
-	const struct mn_boot *cfg = b->cfg;
-
-	if (cfg->nr_ports > SPEC_MAX_PORTS)
-		return err_code(b->err, ERR_BOOT_PORT_FORWARD_INVALID, E2BIG,
-				"a VM has at most %d port forwards", SPEC_MAX_PORTS);
-	if (cfg->nr_ports && cfg->no_net)
-		return err_code(b->err, ERR_BOOT_PORT_FORWARD_INVALID, EINVAL,
-				"a VM without network forwards no ports");
-	for (size_t i = 0; i < cfg->nr_ports; i++) {
-		const struct mn_port *p = &cfg->ports[i];
-		const char *addr = *p->host_addr ? p->host_addr : "127.0.0.1";
-		struct spec_port *to = &b->spec.port[i];
-
-		if (!p->guest_port)
-			return err_code(b->err, ERR_BOOT_PORT_FORWARD_INVALID, EINVAL,
-					"a guest port is 1 to 65535");
-		for (size_t k = 0; k < i; k++)
-			if (p->host_port && b->spec.port[k].host_port == p->host_port &&
-			    b->spec.port[k].udp == p->udp &&
-			    !strcmp(b->spec.port[k].host_addr, addr))
-				return err_code(b->err, ERR_BOOT_PORT_FORWARD_CONFLICT, EINVAL,
-						"host port %s:%u is forwarded twice", addr,
-						p->host_port);
-		*to = (struct spec_port){ .host_addr = strdup(addr), .udp = p->udp,
-					  .host_port = p->host_port,
-					  .guest_port = p->guest_port };
-		b->spec.nr_ports++;
-	}
-	return 0;
-}
-
 int boot_find_vmm(struct booting *b)
 {
 	const char *vmm = getenv("MACHINEN_VMM");
@@ -354,22 +320,6 @@ int boot_explain(struct booting *b, int ret)
 	return ret;
 }
 
-/* Adds which VM holds the port; the VMM knows only that somebody does. */
-static int port_in_use(struct booting *b, const char *said)
-{
-	char holder[300];
-
-	for (unsigned i = 0; i < b->spec.nr_ports; i++) {
-		const struct spec_port *p = &b->spec.port[i];
-
-		if (p->host_port && list_port_holder(p, holder, sizeof(holder)))
-			return err_code(b->err, ERR_BOOT_PORT_FORWARD_IN_USE, EADDRINUSE,
-					"%s; VM %s holds host port %u", said, holder,
-					p->host_port);
-	}
-	return err_code(b->err, ERR_BOOT_PORT_FORWARD_IN_USE, EADDRINUSE, "%s", said);
-}
-
 /* One line on "ready": ready, or failed CODE message. */
 int boot_wait_ready(struct booting *b)
 {
@@ -404,7 +354,7 @@ int boot_wait_ready(struct booting *b)
 		*space = '\0';
 	code = err_code_parse(line + 7);
 	if (code == ERR_BOOT_PORT_FORWARD_IN_USE)
-		return port_in_use(b, space ? space + 1 : line);
+		return boot_port_in_use(b, space ? space + 1 : line);
 	return err_code(b->err, code ? code : ERR_BOOT_READINESS_FAILED, EIO, "%s",
 			space ? space + 1 : "the VM could not be made");
 }
@@ -433,6 +383,7 @@ static int wait_agent(struct booting *b)
 
 static const struct boot_step steps[] = {
 	{ NULL, check },
+	{ NULL, boot_check_net },
 	{ NULL, boot_check_ports },
 	{ NULL, boot_check_mounts },
 	{ NULL, find_parts },

@@ -45,7 +45,7 @@ static int base_line(const char *line, void *arg)
 static int run_mmdebstrap(struct installing *in, char *sources)
 {
 	char target[PATH_MAX];
-	const char *argv[16 + MAX_SOURCES] = {
+	const char *argv[17 + MAX_SOURCES] = {
 		"mmdebstrap", "--variant=minbase", "--format=tar",
 		"--include=" PACKAGES,
 		"--dpkgopt=path-exclude=/usr/share/man/*",
@@ -53,12 +53,14 @@ static int run_mmdebstrap(struct installing *in, char *sources)
 		"--dpkgopt=path-exclude=/usr/share/doc/*",
 		"--dpkgopt=path-include=/usr/share/doc/*/copyright",
 		"--aptopt=Acquire::Check-Valid-Until \"false\"",
+		/* of the network here; a guest has its own */
+		"--customize-hook=rm -f \"$1/etc/resolv.conf\"",
 		in->codename, target,
 	};
-	unsigned n = 11;
+	unsigned n = 12;
 	char *save = NULL;
 
-	for (char *s = strtok_r(sources, "\n", &save); s && n < 10 + MAX_SOURCES;
+	for (char *s = strtok_r(sources, "\n", &save); s && n < 11 + MAX_SOURCES;
 	     s = strtok_r(NULL, "\n", &save))
 		argv[n++] = s;
 	argv[n] = NULL;

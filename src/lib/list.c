@@ -160,34 +160,3 @@ int mn_gc(bool dry_run, int (*each)(const char *what, const char *path, void *ar
 	}
 	return lib_return(err, &e, ret);
 }
-
-struct holder {
-	const struct spec_port *port;	/* borrowed */
-	char *text;
-	size_t size;
-	bool found;
-};
-
-static int holds(const struct mn_status *st, void *arg)
-{
-	struct holder *h = arg;
-
-	for (unsigned i = 0; i < st->nr_ports && !h->found; i++) {
-		const struct mn_port *p = &st->port[i];
-
-		if (p->host_port != h->port->host_port || p->udp != h->port->udp)
-			continue;
-		h->found = true;
-		snprintf(h->text, h->size, *st->name ? "%s (pid %d)" : "%.0spid %d",
-			 st->name, st->pid);
-	}
-	return 0;
-}
-
-bool list_port_holder(const struct spec_port *port, char *text, size_t size)
-{
-	struct holder h = { .port = port, .text = text, .size = size };
-
-	mn_list(true, holds, &h, NULL);
-	return h.found;
-}

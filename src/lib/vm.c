@@ -212,6 +212,16 @@ int mn_vm_console(struct mn_vm *vm, struct mn_error *err)
 	return lib_return(err, &e, fd);
 }
 
+int mn_vm_log(struct mn_vm *vm, struct mn_error *err)
+{
+	struct err e = ERR_INIT;
+	int fd = openat(vm->dir, "vmm.log", O_RDONLY | O_CLOEXEC);
+
+	if (fd < 0)
+		fd = err_set(&e, errno, "VM %d has no log", vm->reg.id.pid);
+	return lib_return(err, &e, fd);
+}
+
 /* Where the last `lines` lines begin in what was read. */
 static size_t tail_start(const char *text, size_t len, unsigned lines)
 {

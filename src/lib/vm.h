@@ -33,9 +33,6 @@ int vm_log_tail(int dir, const char *name, unsigned lines, size_t max,
 /* How it ended, from exit.json: appended as words; "" when it does not say. */
 void vm_end_words(int dir, struct buf *out);
 
-/* list.c: "NAME (pid N)" of the running VM that holds a host port; false: none. */
-bool list_port_holder(const struct spec_port *port, char *text, size_t size);
-
 /* sockets.c: Unix sockets in a directory of any depth. */
 int socket_listen(int dir, const char *name, int type, struct err *err);
 int socket_connect(int dir, const char *name, int type, struct err *err);
@@ -87,7 +84,10 @@ struct boot_step {
 int boot_run(struct booting *b, const struct mn_boot *cfg,
 	     const struct boot_step *step, size_t nr, struct mn_vm **out);
 
+int boot_check_net(struct booting *b);	/* policy */
 int boot_check_ports(struct booting *b);
+/* The VMM's word on a busy port, as an error that names the holder. */
+int boot_port_in_use(struct booting *b, const char *said);
 int boot_find_vmm(struct booting *b);
 int boot_settle(struct booting *b);	/* what is the VM's own: name, MAC, times */
 int boot_enter(struct booting *b);	/* a directory in the registry */

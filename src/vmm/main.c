@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 
 #include "base/buf.h"
 #include "base/err.h"
@@ -42,14 +43,27 @@ static int read_launch(int fd, struct buf *text, struct err *err)
 	return 0;
 }
 
+/* A guest's connections are sockets of ours, far more than a shell's 1024. */
+static void raise_nofile(void)
+{
+	struct rlimit lim;
+
+	if (getrlimit(RLIMIT_NOFILE, &lim) < 0)
+		return;
+	lim.rlim_cur = lim.rlim_max;
+	setrlimit(RLIMIT_NOFILE, &lim);
+}
+
 static int run(int spec_fd)
 {
 	struct buf text = BUF_INIT;
 	struct err err = ERR_INIT;
 	struct spec spec;
 	struct spec_fds fds;
-	int ret = sandbox_early(&err);
+	int ret;
 
+	raise_nofile();
+	ret = sandbox_early(&err);
 	if (!ret)
 		ret = read_launch(spec_fd, &text, &err);
 	if (!ret)

@@ -150,13 +150,13 @@ static int add_rule(struct policy *p, const char *text, struct err *err)
 	char buf[NAME_MAX_LEN + 64];
 
 	if (p->nr_rules == LIMIT_NET_RULES)
-		return err_set(err, E2BIG, "more than %u network rules", p->nr_rules);
+		return err_code(err, ERR_PARSE_FLAG_MALFORMED, E2BIG, "more than %u network rules", p->nr_rules);
 	if (strlen(text) >= sizeof(buf))
-		return err_set(err, EINVAL, "network rule too long");
+		return err_code(err, ERR_PARSE_FLAG_MALFORMED, EINVAL, "network rule too long");
 	strcpy(buf, text);
 	if (!parse_rule(&p->rule[p->nr_rules], buf))
-		return err_set(err, EINVAL,
-			       "\"%s\" is no network rule: HOST or CIDR, then :PORT or nothing", text);
+		return err_code(err, ERR_PARSE_FLAG_MALFORMED, EINVAL,
+				"\"%s\" is no network rule: HOST or CIDR, then :PORT or nothing", text);
 	p->nr_rules++;
 	return 0;
 }
