@@ -42,8 +42,12 @@ static void on_signal(int signo)
 			mn_exec_resize(s, ws.ws_row, ws.ws_col);
 		return;
 	}
-	/* the second one does not wait for a command that ignores the first */
-	if (now.got && s)
+	/*
+	 * The second one does not wait for a command that ignores the first; and
+	 * without our terminal there is nobody left to wait: the agent passes the
+	 * hang-up on.
+	 */
+	if ((now.got || signo == SIGHUP) && s)
 		mn_exec_cancel(s);
 	now.got = signo;
 	if (s)
@@ -55,9 +59,17 @@ static void catch_signals(bool tty)
 	static const int signals[] = { SIGINT, SIGTERM, SIGHUP, SIGWINCH };
 	struct sigaction sa = { .sa_handler = on_signal, .sa_flags = SA_RESTART };
 
-	for (int i = 0; i < 4; i++)
-		if (signals[i] != SIGWINCH || tty)
-			sigaction(signals[i], &sa, NULL);
+	for (int i = 0; i < 4; i++) {
+		struct sigaction old;
+
+		if (signals[i] == SIGWINCH && !tty)
+			continue;
+		/* started by nohup(1), it is to stay */
+		if (signals[i] == SIGHUP && !sigaction(SIGHUP, NULL, &old) &&
+		    old.sa_handler == SIG_IGN)
+			continue;
+		sigaction(signals[i], &sa, NULL);
+	}
 }
 
 static int write_all(int fd, const char *data, size_t len)
