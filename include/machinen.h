@@ -123,6 +123,7 @@ enum mn_event_type {
 	MN_EVENT_STDOUT,	/* data, len: of a command in the guest */
 	MN_EVENT_STDERR,
 	MN_EVENT_STDIN,		/* what was read for a command, before it is sent */
+	MN_EVENT_STEP,		/* name: step `done` (from 1) of `total` begins */
 };
 
 struct mn_event {
@@ -404,6 +405,56 @@ MN_API int mn_vm_fork(struct mn_vm *source, const struct mn_resume *cfg,
  */
 MN_API int mn_bundle_inspect(const char *path, bool verify, mn_event_fn event,
 			     void *event_arg, char **json, struct mn_error *err);
+
+/* --- images --------------------------------------------------------------- */
+
+/* Either runs a line with the guest's sh -c, or copies as mn_push() does. */
+struct mn_step {
+	const char *run;
+	const char *copy_from;	/* host path */
+	const char *copy_to;	/* guest path, absolute; parents are created */
+};
+
+struct mn_bake {
+	size_t size;
+	const char *out;		/* archive to write: .tar, .tar.gz, .tar.zst, .tar.xz */
+	const char *from;		/* archive to begin with; NULL: the installed base */
+	const struct mn_step *steps;	/* run in this order, in "/" */
+	size_t nr_steps;
+	/* Baked in as default on top of what `from` has; steps see env, too. */
+	const char *const *env;
+	const char *cwd;
+	const char *const *cmd;
+	/* Of the VM that runs the steps, as in struct mn_boot. */
+	uint64_t memory_mib, cpus, disk_size;
+	enum mn_accel accel;
+	const char *engine;
+	bool no_net;
+	uint64_t timeout_ms;
+	mn_event_fn event;		/* _STEP, and _STDOUT and _STDERR of steps */
+	void *event_arg;
+};
+
+/*
+ * Runs the steps in a VM and writes its root file system as a new image, whole or
+ * not at all; its disk is prepared, so that its first boot is quick.
+ */
+MN_API int mn_bake(const struct mn_bake *cfg, struct mn_error *err);
+
+struct mn_image {
+	size_t size;
+	char hash[65];			/* SHA-256 of the archive */
+	uint64_t bytes;			/* of the archive */
+	uint64_t content_bytes;		/* of its files, in whole blocks */
+	uint64_t entries;
+	bool cached;			/* its disk is prepared */
+	char **cmd, **env, *cwd;	/* baked in; NULL: none */
+};
+
+/* Reads and checks an archive, quick when it is cached.  Ends with _done. */
+MN_API int mn_image_inspect(const char *path, struct mn_image *image,
+			    struct mn_error *err);
+MN_API void mn_image_done(struct mn_image *image);
 
 /* --- the base ------------------------------------------------------------- */
 

@@ -101,4 +101,23 @@ int port_parse(const char *word, struct mn_port *p, bool json);
 int path_pair(const char *word, enum mn_code code, bool json, char **text,
 	      const char **host, const char **guest);
 
+/* --- steps.c: what a bake is told to do ----------------------------------- */
+
+struct steps {
+	struct mn_step *step;
+	const char **env;	/* NULL-terminated, or NULL */
+	const char *cwd;	/* borrowed, or NULL */
+	size_t nr, nr_env;
+	char **text;		/* what the others point into */
+	size_t nr_text;
+};
+
+/* Each adds one; 0, or the exit status after saying why not. */
+int steps_run(struct steps *s, const char *line);
+int steps_copy(struct steps *s, const char *pair);
+int steps_env(struct steps *s, const char *word);
+/* A file of steps, one a line: "run SHELL", "copy HOST:GUEST", "env K=V", "cwd DIR". */
+int steps_file(struct steps *s, const char *path);
+void steps_done(struct steps *s);
+
 #endif

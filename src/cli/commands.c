@@ -5,7 +5,8 @@
 #include "cli/cmd.h"
 
 #define COMMANDS(X) \
-	X(boot) X(restore) X(fork) X(snapshot) X(exec) X(attach) X(repl) X(list) X(logs) X(cp) X(pause) X(resume) X(port) \
+	X(boot) X(bake) X(restore) X(fork) X(snapshot) X(exec) X(attach) X(repl) X(list) X(logs) \
+	X(cp) X(pause) X(resume) X(port) \
 	X(inspect) X(stop) X(gc) X(install) X(doctor) X(agent_context) \
 	X(completion) X(complete) X(feedback) X(help)
 

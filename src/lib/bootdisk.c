@@ -27,12 +27,12 @@ static void on_progress(void *arg, uint64_t done, uint64_t total)
 	lib_progress(b->cfg->event, b->cfg->event_arg, "preparing the disk", done, total);
 }
 
-/* The archive that is booted. */
-static int image_path(struct booting *b, char path[PATH_MAX])
+int boot_image_path(char path[PATH_MAX], const char *image, const char *base,
+		    struct err *err)
 {
-	if (b->cfg->image)
-		return lib_path(path, b->err, "%s", b->cfg->image);
-	return lib_path(path, b->err, "%s/base.tar.zst", b->base);
+	if (image)
+		return lib_path(path, err, "%s", image);
+	return lib_path(path, err, "%s/base.tar.zst", base);
 }
 
 static int disk_size(struct booting *b, const struct image_info *info,
@@ -81,7 +81,7 @@ int boot_disk(struct booting *b)
 	struct image_opts opts = { .progress = on_progress, .arg = b };
 	char cache[PATH_MAX], path[PATH_MAX];
 	struct spec_disk *d = &b->spec.disk[0];
-	int ret = image_path(b, path);
+	int ret = boot_image_path(path, b->cfg->image, b->base, b->err);
 
 	if (!ret)
 		ret = home_path(cache, "cache", b->err);

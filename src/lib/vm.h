@@ -109,6 +109,9 @@ int boot_disk(struct booting *b);	/* root disk; vm->config */
  * come.  `base`, the raw file below it, is taken over.
  */
 int boot_layer(struct booting *b, struct spec_disk *d, int base);
+/* The archive: the one named (may be NULL), or that of the base's directory. */
+int boot_image_path(char path[PATH_MAX], const char *image, const char *base,
+		    struct err *err);
 /* bootmount.c: copy mounts, as disks mount0 and so on after the root disk. */
 int boot_check_mounts(struct booting *b);
 int boot_mounts(struct booting *b);

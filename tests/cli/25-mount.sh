@@ -3,7 +3,7 @@
 # boot --mount: what is refused, and before anything is made.
 . "$(dirname "$0")/lib.sh"
 
-mkdir -p "$scratch/d"
+mkdir -p "$scratch/d" "$MACHINEN_HOME/vms"
 touch "$scratch/f"
 fails() { # name code status mounts...
 	local name=$1 code=$2 want=$3 args=()
