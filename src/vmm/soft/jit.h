@@ -5,7 +5,8 @@
  *
  *	block.c	 decodes a block, hands it to jit_hook()
  *	run loop block->insn[0].fn counts, translates, then enters host code
- *	jit_translate.c	 block -> host code;  jit_emit.h its assembler
+ *	jit_translate.c	 block -> host code, with jit_form.c (what an instruction
+ *		 needs), jit_insn.c, jit_exit.c; jit_emit.h is their assembler
  *	jit.c	 code area, entry and exit, slow paths, chaining, invalidation
  */
 #ifndef SOFT_JIT_H
@@ -124,7 +125,5 @@ bool jit_signal(void *context);
 struct jblock *jit_translate(struct soft_cpu *cpu, struct block *b);
 /* A new record; the caller has seen to the room. */
 uint32_t jit_meta_new(struct jit *j, enum jit_kind kind);
-/* Arithmetic flags somebody may read before this block has set them. */
-uint8_t jit_block_live_in(const struct block *b);
 
 #endif

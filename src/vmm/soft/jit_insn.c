@@ -1,0 +1,367 @@
+// SPDX-License-Identifier: MIT
+/*
+ * jit_insn.c - host code for single instructions, and for their memory accesses.
+ */
+#include "vmm/soft/jit_tr.h"
+#include "vmm/soft/recode.h"
+
+void jit_ea(struct tr *tr, const struct tinsn *t, int dst, bool w)
+{
+	const struct insn *i = t->i;
+	int base = -1, index = -1;
+	int32_t disp = i->disp;
+
+	if (i->flags & INSN_ADDR32)
+		w = false;
+	if (i->base == SLOT_RIP) {
+		e_ld(&tr->e, H_S1, OFF(scratch[JIT_PAGE_VA]));
+		base = H_S1;
+		disp += t->off;
+	} else if (i->base != SLOT_ZERO) {
+		base = guest_reg(tr, i->base / 8, H_S1);
+	}
+	if (i->index != SLOT_ZERO)
+		index = guest_reg(tr, i->index / 8, H_S2);
+	if (base >= 0 && index < 0 && !disp)
+		e_rr(&tr->e, w, 0x89, dst, base);
+	else
+		e_lea(&tr->e, w, dst, base, index, i->scale, disp);
+}
+
+void jit_segment(struct tr *tr, const struct tinsn *t)
+{
+	if (t->i->seg != SLOT_ZERO)
+		e_rsp(&tr->e, true, 0x03, H_S1,
+		      t->i->seg == SLOT_FS ? OFF(fs_base) : OFF(gs_base));
+}
+
+/* H_S1: guest virtual address -> host address.  Destroys flags and H_S2. */
+static uint8_t *emit_tlb(struct tr *tr, bool write, unsigned size)
+{
+	struct emit *e = &tr->e;
+	uint8_t *site;
+
+	e_rr(e, false, 0x89, H_S2, H_S1);
+	e_shift_imm(e, false, 5, H_S2, PAGE_SHIFT - 5);
+	e_imm(e, false, 4, H_S2, (TLB_SIZE - 1) << 5);
+	e_rsp(e, true, 0x03, H_S2, OFF(tlb));
+	e_mem(e, true, 0x33, H_S1, H_S2, write ? offsetof(struct tlb_entry, wtag)
+					       : offsetof(struct tlb_entry, rtag));
+	e_imm(e, true, 7, H_S1, PAGE_SIZE - size);
+	site = e_jump(e, 7);			/* ja */
+	e_mem(e, true, 0x03, H_S1, H_S2, offsetof(struct tlb_entry, host));
+	return site;
+}
+_Static_assert(sizeof(struct tlb_entry) == 32, "index arithmetic above");
+
+unsigned jit_access(struct tr *tr, unsigned k, bool write, unsigned size)
+{
+	clobber(tr);
+	add_tail(tr, (struct tail){ .kind = TAIL_SLOW, .k = k, .where = IN_CC,
+				    .fault = NO_FAULT,
+				    .site = emit_tlb(tr, write, size) });
+	return tr->nr_tails - 1;
+}
+
+/* The host instruction to come may fault; its stub is known with the tail. */
+static void note_fault(struct tr *tr, unsigned tail)
+{
+	struct jit *j = tr->j;
+
+	tr->tail[tail].fault = j->nr_fault;
+	j->fault[j->nr_fault++].code = (uint32_t)(tr->e.p - j->rw);
+}
+
+/* Spilled registers an instruction names: bit per register. */
+static unsigned spilled(const struct tinsn *t, unsigned *written)
+{
+	unsigned set = 0;
+
+	*written = 0;
+	for (unsigned k = 0; k < t->z.operand_count; k++) {
+		const ZydisDecodedOperand *o = &t->ops[k];
+		int id;
+
+		if (o->type != ZYDIS_OPERAND_TYPE_REGISTER ||
+		    ZydisRegisterGetClass(o->reg.value) < ZYDIS_REGCLASS_GPR8 ||
+		    ZydisRegisterGetClass(o->reg.value) > ZYDIS_REGCLASS_GPR64)
+			continue;
+		id = ZydisRegisterGetId(ZydisRegisterGetLargestEnclosing(
+			ZYDIS_MACHINE_MODE_LONG_64, o->reg.value));
+		if (host_of[id] >= 0)
+			continue;
+		set |= 1u << id;
+		if (o->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE)
+			*written |= 1u << id;
+	}
+	return set;
+}
+
+/* Fills the map; false when there are more spilled registers than scratch ones. */
+static bool rename(const struct tinsn *t, struct recode_map *map, unsigned set)
+{
+	int8_t free[2] = { H_S2, t->msize ? -1 : H_S1 };
+	unsigned n = 0;
+
+	for (int r = 0; r < 16; r++) {
+		map->gpr[r] = host_of[r];
+		if (set & 1u << r) {
+			if (n == 2 || free[n] < 0)
+				return false;
+			map->gpr[r] = free[n++];
+		}
+	}
+	map->mem_base = t->msize ? H_S1 : -1;
+	map->mem_disp = 0;
+	return true;
+}
+
+static void call_out(struct tr *tr, unsigned k)
+{
+	struct jit *j = tr->j;
+	const struct tinsn *t = &tr->t[k];
+	uint32_t id = jit_meta_new(j, META_SLOW);
+
+	want_cc(tr, t->before);
+	e_movi(&tr->e, H_S2, id);
+	e_patch(e_jump(&tr->e, -1), j->slow + (j->rw - j->rx));
+	j->meta[id].i = t->i;
+	j->meta[id].off = t->off;
+	j->meta[id].resume = j->rx + (tr->e.p - j->rw);
+	tr->where = IN_HOST | IN_CC;
+}
+
+static bool may_fault(const struct tinsn *t)
+{
+	return t->msize || t->i->flags & INSN_FP ||
+	       t->z.mnemonic == ZYDIS_MNEMONIC_DIV ||
+	       t->z.mnemonic == ZYDIS_MNEMONIC_IDIV;
+}
+
+static void copy(struct tr *tr, unsigned k)
+{
+	struct tinsn *t = &tr->t[k];
+	unsigned written, set = spilled(t, &written), tail = 0;
+	bool host_flags = t->use || (t->def && t->after & ~t->kill);
+	struct recode_map map;
+	uint8_t out[RECODE_MAX];
+	int len;
+
+	if (!rename(t, &map, set) ||
+	    (len = insn_recode(&t->z, t->ops, t->i->raw, &map, out)) < 0) {
+		call_out(tr, k);
+		return;
+	}
+	if (t->msize) {
+		want_cc(tr, t->before);
+		jit_ea(tr, t, H_S1, true);
+		jit_segment(tr, t);
+		tail = jit_access(tr, k, t->write, t->msize);
+	} else if (may_fault(t)) {
+		add_tail(tr, (struct tail){ .kind = TAIL_SLOW, .k = k,
+					    .where = tr->where, .live = t->before,
+					    .fault = NO_FAULT });
+		tail = tr->nr_tails - 1;
+	}
+	if (host_flags)
+		want_host(tr);
+	for (int r = 9; r <= 11; r++)
+		if (set & 1u << r)
+			e_ld(&tr->e, map.gpr[r], OFF_GPR(r));
+	if (may_fault(t))
+		note_fault(tr, tail);
+	memcpy(tr->e.p, out, len);
+	tr->e.p += len;
+	for (int r = 9; r <= 11; r++)
+		if (written & 1u << r)
+			e_st(&tr->e, OFF_GPR(r), map.gpr[r]);
+	if (t->def)
+		tr->where = IN_HOST;
+	if (may_fault(t))
+		tr->tail[tail].resume = tr->e.p;
+}
+
+static void lea(struct tr *tr, unsigned k)
+{
+	struct tinsn *t = &tr->t[k];
+	int rd = t->i->rd / 8, dst = host_of[rd];
+	unsigned width = t->z.operand_width;
+
+	if (width == 16 || t->i->flags & INSN_ADDR32) {
+		jit_ea(tr, t, H_S1, true);
+		if (width != 16) {
+			dst = dst < 0 ? H_S1 : dst;
+			e_rr(&tr->e, width == 64, 0x89, dst, H_S1);
+			if (host_of[rd] < 0)
+				e_st(&tr->e, OFF_GPR(rd), dst);
+			return;
+		}
+		e8(&tr->e, 0x66);
+		if (dst >= 0)
+			e_rr(&tr->e, false, 0x89, dst, H_S1);
+		else
+			e_rsp(&tr->e, false, 0x89, H_S1, OFF_GPR(rd));
+		return;
+	}
+	jit_ea(tr, t, dst < 0 ? H_S1 : dst, width == 64);
+	if (dst < 0)
+		e_st(&tr->e, OFF_GPR(rd), H_S1);
+}
+
+static void push(struct tr *tr, unsigned k)
+{
+	struct tinsn *t = &tr->t[k];
+	bool imm = t->ops[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE;
+	int src;
+	unsigned tail;
+
+	want_cc(tr, t->before);
+	e_lea(&tr->e, true, H_S1, HOST_GUEST_RSP, -1, 0, -8);
+	tail = jit_access(tr, k, true, 8);
+	if (imm) {
+		e_mem(&tr->e, true, 0xc7, 0, H_S1, 0);
+		e32(&tr->e, t->ops[0].imm.value.s);
+	} else {
+		src = guest_reg(tr, ZydisRegisterGetId(t->ops[0].reg.value), H_S2);
+		e_mem(&tr->e, true, 0x89, src, H_S1, 0);
+	}
+	e_lea(&tr->e, true, HOST_GUEST_RSP, HOST_GUEST_RSP, -1, 0, -8);
+	tr->tail[tail].resume = tr->e.p;
+}
+
+static void pop(struct tr *tr, unsigned k)
+{
+	struct tinsn *t = &tr->t[k];
+	int r = ZydisRegisterGetId(t->ops[0].reg.value);
+	int dst = host_of[r] < 0 ? H_S2 : host_of[r];
+	unsigned tail;
+
+	want_cc(tr, t->before);
+	e_mov(&tr->e, H_S1, HOST_GUEST_RSP);
+	tail = jit_access(tr, k, false, 8);
+	if (r != X86_RSP)
+		e_lea(&tr->e, true, HOST_GUEST_RSP, HOST_GUEST_RSP, -1, 0, 8);
+	e_mem(&tr->e, true, 0x8b, dst, H_S1, 0);
+	if (host_of[r] < 0)
+		e_st(&tr->e, OFF_GPR(r), dst);
+	tr->tail[tail].resume = tr->e.p;
+}
+
+static void leave(struct tr *tr, unsigned k)
+{
+	unsigned tail;
+
+	want_cc(tr, tr->t[k].before);
+	e_mov(&tr->e, H_S1, H_RBP);
+	tail = jit_access(tr, k, false, 8);
+	e_lea(&tr->e, true, HOST_GUEST_RSP, H_RBP, -1, 0, 8);
+	e_mem(&tr->e, true, 0x8b, H_RBP, H_S1, 0);
+	tr->tail[tail].resume = tr->e.p;
+}
+
+/* RFLAGS from its two parts, without RF. */
+static void pushf(struct tr *tr, unsigned k)
+{
+	struct emit *e = &tr->e;
+	unsigned tail;
+
+	want_cc(tr, ALL_FLAGS);
+	e_lea(e, true, H_S1, HOST_GUEST_RSP, -1, 0, -8);
+	tail = jit_access(tr, k, true, 8);
+	e_ld32(e, H_S2, OFF(rflags));
+	e_imm(e, false, 4, H_S2, ~(int)FL_RF);
+	e_mem(e, true, 0x89, H_S2, H_S1, 0);
+	e_movzx8(e, H_S2, OFF(cc) + 1);
+	e_imm(e, false, 4, H_S2, FL_CC & 0xff);
+	e_mem(e, false, 0x09, H_S2, H_S1, 0);		/* or [r10], r11d */
+	e_movzx8(e, H_S2, OFF(cc));
+	e_shift_imm(e, false, 4, H_S2, 11);
+	e_mem(e, false, 0x09, H_S2, H_S1, 0);
+	e_lea(e, true, HOST_GUEST_RSP, HOST_GUEST_RSP, -1, 0, -8);
+	tr->tail[tail].resume = e->p;
+}
+
+/* A byte of the CPU that must be zero, or the interpreter does it. */
+static void unless_zero(struct tr *tr, unsigned k, int off)
+{
+	e_rsp(&tr->e, false, 0x80, 7, off);	/* cmp byte */
+	e8(&tr->e, 0);
+	add_tail(tr, (struct tail){ .kind = TAIL_SLOW, .k = k, .where = IN_CC,
+				    .fault = NO_FAULT, .site = e_jump(&tr->e, 5) });
+}
+
+/* Kernel code, as CPL 0 always may; STI only with no interrupt waiting. */
+static void set_if(struct tr *tr, unsigned k, bool on)
+{
+	struct emit *e = &tr->e;
+	unsigned first = tr->nr_tails;
+
+	want_cc(tr, tr->t[k].before);
+	clobber(tr);
+	unless_zero(tr, k, OFF(cpl));
+	if (on)
+		unless_zero(tr, k, OFF(irq_latched));
+	e_rsp(e, false, 0x81, on ? 1 : 4, OFF(rflags));	/* or, and */
+	e32(e, on ? FL_IF : ~FL_IF);
+	for (unsigned n = first; n < tr->nr_tails; n++)
+		tr->tail[n].resume = e->p;
+}
+
+/*
+ * The bit is in the dword or qword at EA + (index >> log2(bits)) * size; the
+ * register form of the instruction on that word masks the index itself.
+ */
+static void bit_string(struct tr *tr, unsigned k)
+{
+	struct tinsn *t = &tr->t[k];
+	struct emit *e = &tr->e;
+	int r = ZydisRegisterGetId(t->ops[1].reg.value), index = host_of[r];
+	bool w = t->ops[0].size == 64, write = t->z.mnemonic != ZYDIS_MNEMONIC_BT;
+	unsigned size = t->ops[0].size / 8, tail;
+
+	want_cc(tr, t->before);
+	clobber(tr);
+	jit_ea(tr, t, H_S1, true);
+	if (w) {
+		e_mov(e, H_S2, index);
+	} else {				/* movsxd r11, index */
+		e8(e, 0x4c | index >> 3);
+		e8(e, 0x63);
+		e8(e, 0xd8 | (index & 7));
+	}
+	e_shift_imm(e, true, 7, H_S2, 3);	/* sar */
+	e_imm(e, true, 4, H_S2, -(int)size);
+	e_rr(e, true, 0x01, H_S1, H_S2);
+	if (t->i->flags & INSN_ADDR32)
+		e_rr(e, false, 0x89, H_S1, H_S1);
+	tail = jit_access(tr, k, write, size);
+	if (t->use || t->after & ~t->kill)
+		want_host(tr);
+	e_mem(e, w, 0x8b, H_S2, H_S1, 0);
+	e8(e, 0x41 | w << 3 | (index >> 3) << 2);	/* bt* r11, index */
+	e8(e, 0x0f);
+	e8(e, t->z.opcode);
+	e8(e, 0xc3 | (index & 7) << 3);
+	if (write)
+		e_mem(e, w, 0x89, H_S2, H_S1, 0);
+	tr->where = IN_HOST;
+	tr->tail[tail].resume = e->p;
+}
+
+void jit_insn(struct tr *tr, unsigned k)
+{
+	switch (tr->t[k].form) {
+	case F_COPY: copy(tr, k); break;
+	case F_LEA: lea(tr, k); break;
+	case F_PUSH: push(tr, k); break;
+	case F_POP: pop(tr, k); break;
+	case F_LEAVE: leave(tr, k); break;
+	case F_PAUSE: e8(&tr->e, 0xf3); e8(&tr->e, 0x90); break;
+	case F_PUSHF: pushf(tr, k); break;
+	case F_CLI: set_if(tr, k, false); break;
+	case F_STI: set_if(tr, k, true); break;
+	case F_BT: bit_string(tr, k); break;
+	case F_CALL_OUT: call_out(tr, k); break;
+	default: break;			/* F_NOP */
+	}
+}

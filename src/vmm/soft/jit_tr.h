@@ -1,0 +1,104 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * jit_tr.h - a block being translated; what jit_translate.c, jit_insn.c and
+ * jit_exit.c share and nobody else includes.
+ */
+#ifndef SOFT_JIT_TR_H
+#define SOFT_JIT_TR_H
+
+#include "vmm/soft/jit_form.h"
+
+#define MAX_INSNS 72		/* above what block.c makes */
+
+/* Where the guest's arithmetic flags are. */
+enum { IN_HOST = 1, IN_CC = 2 };
+
+/* Code that lies behind the block's own. */
+struct tail {
+	enum { TAIL_SLOW, TAIL_EXIT } kind;
+	uint8_t *site;		/* rel32 that leads here */
+	unsigned k;		/* instruction */
+	const uint8_t *resume;	/* SLOW: rw address to go on at */
+	int where;		/* flags at site */
+	bool live;		/* SLOW without a site: are they wanted */
+	uint32_t fault;		/* its record, or NO_FAULT */
+};
+#define NO_FAULT UINT32_MAX
+
+struct tr {
+	struct emit e;
+	struct jit *j;
+	struct soft_cpu *cpu;
+	struct block *b;
+	struct tinsn *t;	/* MAX_INSNS */
+	unsigned n;
+	int where;		/* IN_HOST | IN_CC at this point */
+	struct tail tail[2 * MAX_INSNS + 8];
+	unsigned nr_tails;
+	int page_off;		/* of the block in its page */
+};
+
+static inline void want_cc(struct tr *tr, uint8_t live)
+{
+	if (live && !(tr->where & IN_CC)) {
+		e_flags_save(&tr->e);
+		tr->where |= IN_CC;
+	}
+}
+
+/* The host's flags are about to be destroyed. */
+static inline void clobber(struct tr *tr)
+{
+	tr->where = IN_CC;
+}
+
+static inline void want_host(struct tr *tr)
+{
+	if (!(tr->where & IN_HOST)) {
+		e_flags_load(&tr->e);
+		tr->where |= IN_HOST;
+	}
+}
+
+static inline void add_tail(struct tr *tr, struct tail t)
+{
+	tr->tail[tr->nr_tails++] = t;
+}
+
+/* Host register that holds guest register r; loads a spilled one into tmp. */
+static inline int guest_reg(struct tr *tr, int r, int tmp)
+{
+	if (host_of[r] >= 0)
+		return host_of[r];
+	e_ld(&tr->e, tmp, OFF_GPR(r));
+	return tmp;
+}
+
+/* jit_insn.c */
+/* The memory operand's linear address, into dst; uses H_S2. */
+void jit_ea(struct tr *tr, const struct tinsn *t, int dst, bool w);
+/* H_S1: the segment's base is added where the operand has one.  Destroys flags. */
+void jit_segment(struct tr *tr, const struct tinsn *t);
+/*
+ * H_S1: guest virtual address -> host address; destroys flags and H_S2.  A miss
+ * interprets instruction k; returns its tail's index.
+ */
+unsigned jit_access(struct tr *tr, unsigned k, bool write, unsigned size);
+/* One instruction that does not end the block. */
+void jit_insn(struct tr *tr, unsigned k);
+
+/* jit_exit.c: one that does, or the way on where the block just stops. */
+void jit_branch(struct tr *tr, unsigned k);
+void jit_jcc(struct tr *tr, unsigned k);
+void jit_exit_tail(struct tr *tr, const struct tail *tl);
+/* To where only the run loop knows. */
+void jit_emit_exit(struct tr *tr, uint32_t id);
+/* Are flags wanted at this offset of our page?  Only a decoded block tells. */
+bool jit_target_live(struct tr *tr, int target);
+
+static inline int branch_target(const struct tinsn *t)
+{
+	return t->off + t->i->len + (int)(int64_t)t->i->imm;
+}
+
+#endif
