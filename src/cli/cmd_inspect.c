@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 /* cmd_inspect.c - machinen inspect */
 #include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 
 #include "cli/cmd.h"
@@ -72,14 +74,94 @@ static void print(const struct mn_status *st)
 		row("forked from", st->forked_from);
 }
 
+/* --- images --------------------------------------------------------------- */
+
+static json_t *words(char *const *a)
+{
+	json_t *j = json_array();
+
+	for (; a && *a; a++)
+		json_array_append_new(j, json_string(*a));
+	return j;
+}
+
+static json_t *describe_image(const char *path, const struct mn_image *i)
+{
+	return json_pack("{s:b, s:s, s:s, s:s, s:I, s:I, s:I, s:b, s:{s:o, s:o, s:s?}}",
+			 "ok", 1, "kind", "image", "path", path, "sha256", i->hash,
+			 "bytes", (json_int_t)i->bytes,
+			 "content_bytes", (json_int_t)i->content_bytes,
+			 "entries", (json_int_t)i->entries, "cached", i->cached,
+			 "config", "cmd", i->cmd ? words(i->cmd) : json_null(),
+			 "env", words(i->env), "cwd", i->cwd);
+}
+
+static void print_words(const char *name, char *const *a)
+{
+	for (; a && *a; a++, name = "")
+		row(name, *a);
+}
+
+static void print_image(const char *path, const struct mn_image *i)
+{
+	char size[64];
+
+	row("image", path);
+	out_bytes(size, sizeof(size), i->bytes);
+	row("size", size);
+	out_bytes(size, sizeof(size), i->content_bytes);
+	row("content", size);
+	printf("%-12s %llu\n", "entries", (unsigned long long)i->entries);
+	row("sha256", i->hash);
+	row("cached", i->cached ? "yes" : "no: its first boot prepares a disk");
+	print_words("cmd", i->cmd);
+	print_words("env", i->env);
+	if (i->cwd)
+		row("cwd", i->cwd);
+}
+
+static int inspect_image(const struct opts *o)
+{
+	MN_CONFIG(struct mn_image, image);
+	struct mn_error err = { .code = MN_OK };
+	int ret = mn_image_inspect(o->target, &image, &err);
+
+	if (ret)
+		return out_error(&err, o->json);
+	if (o->json)
+		out_json(describe_image(o->target, &image));
+	else
+		print_image(o->target, &image);
+	mn_image_done(&image);
+	return 0;
+}
+
+/* A VM by that name comes first, unless the word can only be a path. */
+static bool means_file(const char *word)
+{
+	const char *base = strrchr(word, '/');
+	struct stat st;
+
+	if (*word == '/' || !strncmp(word, "./", 2) || !strncmp(word, "../", 3))
+		return true;
+	return strstr(base ? base : word, ".t") && !stat(word, &st) &&
+	       S_ISREG(st.st_mode);
+}
+
 static int run(const void *v)
 {
 	const struct opts *o = v;
 	MN_CONFIG(struct mn_status, st);
 	struct mn_error err = { .code = MN_OK };
 	struct mn_vm *vm;
-	int ret = mn_vm_open(o->target, &vm, &err);
+	struct stat file;
+	int ret;
 
+	if (means_file(o->target))
+		return inspect_image(o);
+	ret = mn_vm_open(o->target, &vm, &err);
+	if (ret && err.code == MN_REGISTRY_VM_NOT_FOUND && !stat(o->target, &file))
+		return inspect_image(o);
 	if (!ret)
 		ret = mn_vm_status(vm, true, &st, &err);
 	mn_vm_free(vm);
@@ -94,10 +176,12 @@ static int run(const void *v)
 const struct cmd cmd_inspect = {
 	.opt = {
 		.name = "inspect",
-		.summary = "Show what a VM is and where its files are",
-		.json = "ok, kind, pid, name, state, accel, image, directory, cpus, started_at (ms), uptime_ms, memory{rss_bytes, ceiling_mib}, ports[], forked_from",
+		.summary = "Show what a VM or an image is, and where its bytes are",
+		.json = "ok, kind, pid, name, state, accel, image, directory, cpus, started_at (ms), uptime_ms, memory{rss_bytes, ceiling_mib}, ports[], forked_from; an image: ok, kind, path, sha256, bytes, content_bytes, entries, cached, config{cmd, env, cwd}",
 		.args = (const struct opt_arg[]){
-			CMD_ARG_TARGET(struct opts),
+			{ .name = "TARGET", .offset = offsetof(struct opts, target),
+			  .help = "name or pid of a running VM, or the path of an image",
+			  .words = OPT_WORDS_TARGET },
 			{ .name = NULL },
 		},
 		.opts = (const struct opt[]){
