@@ -183,3 +183,23 @@ int layer_inspect(int fd, struct layer_info *out, struct err *err)
 	layer_close(l);
 	return 0;
 }
+
+int layer_rest(int fd, struct err *err)
+{
+	struct layer *l = open_copy(fd, err);
+	int ret = 0;
+
+	if (!l)
+		return -EBADMSG;
+	if (!l->record || !l->sealed) {
+		l->unsynced = true;
+		ret = layer_sync(l, &layer_plain_io);
+		if (!ret)
+			ret = layer_put_record(l, &layer_plain_io, true);
+		if (!ret)
+			ret = layer_plain_io.sync(NULL, fd);
+	}
+	layer_close(l);
+	return ret ? err_set(err, -ret, "cannot flush a disk layer: %s",
+			     strerror(-ret)) : 0;
+}

@@ -8,6 +8,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -219,13 +220,17 @@ int fmt_raw_id(int fd, uint8_t id[16], uint64_t *size, struct err *err)
 	return 0;
 }
 
-void fmt_boot_id(uint8_t id[16])
+static struct {
+	pthread_once_t once;
+	uint8_t id[16];
+} boot = { .once = PTHREAD_ONCE_INIT };
+
+static void read_boot_id(void)
 {
 	cleanup(io_closep) int fd = open("/proc/sys/kernel/random/boot_id",
 					 O_RDONLY | O_CLOEXEC);
 	char text[64] = "";
 
-	memset(id, 0, 16);
 	if (fd < 0 || io_read_full(fd, text, 36) != 36)
 		return;
 	for (unsigned i = 0, at = 0; i < 16; i++, at += 2) {
@@ -234,6 +239,17 @@ void fmt_boot_id(uint8_t id[16])
 		if (text[at] == '-')
 			at++;
 		if (sscanf(text + at, "%2x", &v) == 1)
-			id[i] = v;
+			boot.id[i] = v;
 	}
+}
+
+/*
+ * Read once a process: a VMM reads no files once it is in its sandbox, and its
+ * forks begin in there.  Without it they would take what was published but not
+ * flushed for void.
+ */
+void fmt_boot_id(uint8_t id[16])
+{
+	pthread_once(&boot.once, read_boot_id);
+	memcpy(id, boot.id, 16);
 }

@@ -81,6 +81,13 @@ int layer_seal(struct layer_stack *s, int new_fd, struct err *err);
  */
 int layer_flatten(const int *fd, unsigned nr, int out_fd, struct err *err);
 
+/*
+ * Brings a sealed layer to rest: durable, and its bytes final.  Its stack does so
+ * at its next flush; both may, they write the same.  Borrows fd, open for writing
+ * unless the layer is at rest already.
+ */
+int layer_rest(int fd, struct err *err);
+
 struct layer_info {
 	uint64_t size;
 	uint64_t allocated;	/* bytes in clusters of its own */

@@ -21,6 +21,7 @@
 #define LINEAGE_MAX (256u << 10)
 #define LINEAGE_LEN 64		/* entries that are kept */
 #define ENTROPY	    64
+#define RETRY_MS    5
 
 void resume_config(const struct mn_resume *cfg, struct mn_boot *boot)
 {
@@ -162,7 +163,7 @@ static json_t *thaw_request(const struct booting *b)
 	return req;
 }
 
-int resume_thaw(struct booting *b)
+static int thaw(struct booting *b)
 {
 	cleanup(io_closep) int fd = agent_connect(b->vm->dir, b->vm->pidfd, b->deadline,
 						  b->err);
@@ -175,7 +176,26 @@ int resume_thaw(struct booting *b)
 	ret = req ? agent_send_json(fd, req) : -EIO;
 	json_decref(req);
 	if (ret)
-		return err_code(b->err, ERR_BOOT_READINESS_FAILED, -ret,
-				"the guest agent went away: %s", strerror(-ret));
+		return err_code(b->err, ERR_BOOT_READINESS_FAILED, ret == -EIO ? EIO :
+				ECONNRESET, "the guest agent went away: %s", strerror(-ret));
 	return agent_answer(fd, NULL, ERR_BOOT_READINESS_FAILED, b->err);
+}
+
+/*
+ * The guest's kernel resets what it thinks are the source's connections, and one
+ * made while it does may be among them.
+ */
+int resume_thaw(struct booting *b)
+{
+	struct err err = *b->err;
+	int ret;
+
+	for (;;) {
+		ret = thaw(b);
+		if (ret != -ECONNRESET && ret != -EPIPE)
+			return ret;
+		if (io_now_ns() >= b->deadline || proc_wait(b->vm->pidfd, RETRY_MS))
+			return boot_explain(b, ret);
+		*b->err = err;
+	}
 }

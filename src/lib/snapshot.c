@@ -177,8 +177,13 @@ static int add_seal(struct shot *s, const char *id)
 static int keep_sum(struct shot *s, const char *id, unsigned k, int fd)
 {
 	char key[40], sum[BUNDLE_SUM_LEN];
-	int ret = bundle_sum_pages(fd, sum, NULL, NULL);
+	/* the base is no layer; others may not have been flushed since they were
+	 * sealed, which would make them void on another host */
+	int ret = k ? layer_rest(fd, s->err) : 0;
 
+	if (ret)
+		return ret;
+	ret = bundle_sum_pages(fd, sum, NULL, NULL);
 	snprintf(key, sizeof(key), "%.19s.%u", id, k);
 	if (ret)
 		return err_set(s->err, -ret, "cannot read disk %s: %s", id, strerror(-ret));

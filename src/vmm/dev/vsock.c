@@ -21,7 +21,9 @@
  * to give us receive buffers first (5.10.6.1 allows this).
  *
  * Snapshots: connections are the host's and do not travel.  After a load the
- * driver gets a transport reset event and drops its side.
+ * driver gets a transport reset event and drops its side.  It would drop what is
+ * made meanwhile, too, so new connections wait until it gives the event's buffer
+ * back, which it does when it is through.
  *
  * A driver's reset comes on a vCPU thread, where sockets cannot be taken from the
  * loop: it only marks the device, and vsock_enter() on the loop does the rest
@@ -360,6 +362,17 @@ static void tell_reset(struct vsock *v)
 	virtq_push(vq, ch);
 	virtq_signal(vq);
 	v->tell_reset = false;
+	v->told_reset = true;
+}
+
+static void event_notify(struct vsock *v)
+{
+	if (v->tell_reset) {
+		tell_reset(v);
+	} else if (v->told_reset) {
+		v->told_reset = false;
+		vsock_accept_again(v);
+	}
 }
 
 static void vsock_do_reset(struct vsock *v)
@@ -375,7 +388,7 @@ static void vsock_notify(struct virtio_dev *dev, struct virtq *vq)
 	if (v->reset_pending)
 		vsock_do_reset(v);
 	if (vq->index == Q_EVENT)
-		tell_reset(v);
+		event_notify(v);
 	else
 		tx(v);		/* fresh receive buffers may free the way for it */
 }
@@ -399,7 +412,7 @@ static void vsock_reset(struct virtio_dev *dev)
 	struct vsock *v = to_vsock(dev);
 
 	v->nr_rsts = 0;
-	v->tell_reset = false;
+	v->tell_reset = v->told_reset = false;
 	v->reset_pending = true;
 	loop_post(dev->env.loop, &v->reset_work);
 }
@@ -456,6 +469,7 @@ static void vsock_load(struct virtio_dev *dev, struct state_r *r)
 	vsock_drop_all(v);
 	v->nr_rsts = 0;
 	v->tell_reset = true;
+	vsock_hold(v);
 }
 
 const struct virtio_class vsock_class = {

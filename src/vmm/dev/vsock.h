@@ -106,6 +106,7 @@ struct vsock {
 	struct vsock_rst rst[VSOCK_RSTS];	/* resets for no connection */
 	unsigned rst_first, nr_rsts;
 	bool tell_reset;		/* a transport reset event is owed */
+	bool told_reset;		/* and the driver has not given its buffer back */
 	bool reset_pending;		/* the driver reset us: drop connections */
 	bool complained;		/* about credit */
 	struct loop_work reset_work;
@@ -124,6 +125,9 @@ void vsock_leave(struct vsock *v);
 
 /* --- vsock_conn.c, for the device --------------------------------------------- */
 
+/* No new connections for now; vsock_accept_again() ends that. */
+void vsock_hold(struct vsock *v);
+void vsock_accept_again(struct vsock *v);
 int vsock_listen(struct vsock *v, int fd, struct err *err);
 void vsock_unlisten(struct vsock *v);
 void vsock_drop_all(struct vsock *v);

@@ -41,6 +41,7 @@
 #define PORT_BASE	0x40000000u	/* clear of ports that guests listen on */
 #define PORT_SLOT_BITS	12
 #define RETRY_NS	(100 * 1000 * 1000ull)
+#define HOLD_NS		(2 * NSEC_PER_SEC)	/* for a driver to notice a transport reset */
 #define READ_MAX	(64u << 10)	/* a turn */
 _Static_assert(LIMIT_VSOCK_CONNS == 1 << PORT_SLOT_BITS, "slot is part of the port");
 
@@ -505,11 +506,25 @@ static void stop_accepting(struct vsock *v, bool retry)
 		loop_timer_set(v->dev.env.loop, &v->accept_retry, io_now_ns() + RETRY_NS);
 }
 
+void vsock_accept_again(struct vsock *v)
+{
+	loop_timer_cancel(v->dev.env.loop, &v->accept_retry);
+	if (v->listener.fd >= 0)
+		loop_mod(v->dev.env.loop, &v->listener, EPOLLIN);
+}
+
+/* Not for ever: the guest may have no driver. */
+void vsock_hold(struct vsock *v)
+{
+	if (v->listener.fd < 0)
+		return;
+	loop_mod(v->dev.env.loop, &v->listener, 0);
+	loop_timer_set(v->dev.env.loop, &v->accept_retry, io_now_ns() + HOLD_NS);
+}
+
 static void accept_again(struct loop_timer *t)
 {
-	struct vsock *v = container_of(t, struct vsock, accept_retry);
-
-	loop_mod(v->dev.env.loop, &v->listener, EPOLLIN);
+	vsock_accept_again(container_of(t, struct vsock, accept_retry));
 }
 
 static void accept_some(struct loop_fd *w, uint32_t events)
