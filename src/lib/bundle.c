@@ -260,7 +260,8 @@ static int verify_memory(const struct bundle *b, int fd, struct err *err)
 	int ret = io_read_file(b->dir, "sums", SMALL_MAX, &table);
 
 	ret = ret ? damaged_file(b, err, "sums", "cannot be read") :
-	      memsum_verify(fd, table.data ? table.data : "", table.len, NULL, err);
+	      memsum_verify(fd, table.data ? table.data : "", table.len, NULL,
+			    NULL, err);
 	buf_done(&table);
 	return ret;
 }

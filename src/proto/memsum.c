@@ -176,8 +176,8 @@ static int check_chunk(int fd, uint32_t chunk, uint8_t *data, struct table *t,
 	return 0;
 }
 
-static int check_all(int fd, uint8_t *data, struct table *t, uint64_t *total,
-		     struct err *err)
+static int check_all(int fd, uint8_t *data, struct table *t, struct memsum_watch *w,
+		     uint64_t *total, struct err *err)
 {
 	uint64_t off = 0;
 	int ret = 0;
@@ -195,14 +195,16 @@ static int check_all(int fd, uint8_t *data, struct table *t, uint64_t *total,
 			break;
 		ret = check_chunk(fd, chunk, data, t, total, err);
 		off = ((uint64_t)chunk + 1) * MEMSUM_CHUNK;
+		if (!ret && w && !w->step(w, off, t->span))
+			return err_set(err, ECANCELED, "given up");
 	}
 	if (!ret && t->have)
 		return bad_chunk(err, t->chunk);
 	return ret;
 }
 
-int memsum_verify(int fd, const void *table, size_t len, uint64_t *pages,
-		  struct err *err)
+int memsum_verify(int fd, const void *table, size_t len, struct memsum_watch *w,
+		  uint64_t *pages, struct err *err)
 {
 	uint8_t *data = malloc(MEMSUM_CHUNK);
 	uint64_t total = 0;
@@ -215,7 +217,7 @@ int memsum_verify(int fd, const void *table, size_t len, uint64_t *pages,
 		ret = err_code(err, ERR_SNAPSHOT_DAMAGED, EBADMSG,
 			       "the bundle's memory file has not the length it should have");
 	if (!ret)
-		ret = check_all(fd, data, &t, &total, err);
+		ret = check_all(fd, data, &t, w, &total, err);
 	free(data);
 	if (pages)
 		*pages = total;

@@ -29,12 +29,17 @@ void memsum_begin(struct buf *out, uint64_t span);
  */
 int memsum_add(struct buf *out, uint32_t chunk, const void *data, const uint8_t *used);
 
+struct memsum_watch {
+	/* Called after each chunk; false gives up with -ECANCELED. */
+	bool (*step)(struct memsum_watch *w, uint64_t done, uint64_t span);
+};
+
 /*
  * Checks the file behind fd against the table.  SNAPSHOT_DAMAGED with the offset
- * of the first bad chunk.  `pages` (may be NULL) gets the number of pages that
- * are not zero.
+ * of the first bad chunk.  `w` and `pages` (of them that are not zero: how many)
+ * may be NULL.
  */
-int memsum_verify(int fd, const void *table, size_t len, uint64_t *pages,
-		  struct err *err);
+int memsum_verify(int fd, const void *table, size_t len, struct memsum_watch *w,
+		  uint64_t *pages, struct err *err);
 
 #endif

@@ -27,6 +27,7 @@
 #include "vmm/dev/devices.h"
 #include "vmm/disk/disk.h"
 #include "vmm/snapshot.h"
+#include "vmm/verify.h"
 #include "vmm/vm.h"
 
 /* ---- sections ---- */
@@ -115,7 +116,7 @@ static int check_disks(struct vm *vm, const struct spec_fds *fds, struct err *er
 			continue;
 		if (!d || !d->ops->seal)
 			return err_set(err, ENOTSUP, "disk %s is a plain file: it cannot "
-				       "be in a snapshot of a VM that goes on", s->id);
+				       "be in a snapshot", s->id);
 		if (spec_fds_get(fds, "seal.%s", s->id) < 0)
 			return err_set(err, EINVAL, "role seal.%s is missing", s->id);
 		if (s->nr_layers >= SPEC_MAX_LAYERS || vm->fds.nr == SPEC_MAX_FDS)
@@ -126,7 +127,8 @@ static int check_disks(struct vm *vm, const struct spec_fds *fds, struct err *er
 }
 
 /* The disk gets the descriptor, the VM's list of layers a copy of it. */
-static int seal_disk(struct vm *vm, unsigned i, struct spec_fds *fds, struct err *err)
+static int seal_disk(struct vm *vm, unsigned i, const struct spec_fds *fds,
+		     struct err *err)
 {
 	struct spec_disk *s = &vm->spec.disk[i];
 	struct disk *d = disk_of(vm, i);
@@ -149,8 +151,8 @@ static int seal_disk(struct vm *vm, unsigned i, struct spec_fds *fds, struct err
 	return err_wrap(err, ret, "disk %s cannot be sealed", s->id);
 }
 
-static int seal_disks(struct vm *vm, struct freeze *f, struct spec_fds *fds, bool seal,
-		      struct err *err)
+static int seal_disks(struct vm *vm, struct freeze *f, const struct spec_fds *fds,
+		      bool seal, struct err *err)
 {
 	int ret = 0;
 
@@ -158,6 +160,19 @@ static int seal_disks(struct vm *vm, struct freeze *f, struct spec_fds *fds, boo
 		f->layers[i] = vm->spec.disk[i].nr_layers;
 		if (seal && !vm->spec.disk[i].readonly)
 			ret = seal_disk(vm, i, fds, err);
+	}
+	return ret;
+}
+
+int freeze_flush(struct vm *vm)
+{
+	int ret = 0;
+
+	for (unsigned i = 0; i < vm->spec.nr_disks && !ret; i++) {
+		struct disk *d = disk_of(vm, i);
+
+		if (d && !vm->spec.disk[i].readonly)
+			ret = d->ops->flush(d);
 	}
 	return ret;
 }
@@ -172,15 +187,16 @@ static void phase(struct freeze *f, enum freeze_phase p)
 	f->mark = now;
 }
 
-int freeze_begin(struct vm *vm, struct freeze *f, struct spec_fds *fds, bool seal,
-		 struct err *err)
+int freeze_begin(struct vm *vm, struct freeze *f, const struct spec_fds *fds,
+		 bool seal, struct err *err)
 {
 	int ret = seal ? check_disks(vm, fds, err) : 0;
 
-	*f = (struct freeze){ .begun = io_now_ns() };
+	*f = (struct freeze){ .begun = 0 };
 	if (ret)
 		return ret;
-	f->mark = f->begun;
+	verify_hold(vm->verify);
+	f->mark = f->begun = io_now_ns();
 	vcpu_park_all(vm);
 	phase(f, FREEZE_PARK);
 	pool_drain(vm->pool);
@@ -225,6 +241,7 @@ void freeze_end(struct vm *vm, struct freeze *f)
 	devices_resume(vm);
 	pthread_mutex_unlock(&vm->lock);
 	vcpu_unpark_all(vm);
+	verify_release(vm->verify);
 	f->mark = io_now_ns();
 	buf_done(&f->state);
 	log_info("snapshot", "paused for %llu us: park %llu, drain %llu, save %llu, "

@@ -110,30 +110,36 @@ static int open_file(const struct spec_fds *fds, const char *name, struct err *e
 				 "the bundle's file %s cannot be opened", name) : fd;
 }
 
-static int read_state(struct restore *r, int fd, struct err *err)
+static int read_file(const struct spec_fds *fds, const char *name, struct buf *out,
+		     struct err *err)
 {
-	off_t len = lseek(fd, 0, SEEK_END);
+	cleanup(io_closep) int fd = open_file(fds, name, err);
+	off_t len = fd < 0 ? 0 : lseek(fd, 0, SEEK_END);
 	char *p;
 
-	if (len < 0 || len > (off_t)STATE_MAX)
+	if (fd < 0)
+		return fd;
+	if (len <= 0 || len > (off_t)STATE_MAX)
 		return err_code(err, ERR_SNAPSHOT_DAMAGED, EFBIG,
-				"the bundle's state file is not a sensible one");
-	p = buf_reserve(&r->state, len);
+				"the bundle's file %s is not a sensible one", name);
+	p = buf_reserve(out, len);
 	if (!p)
 		return err_set(err, ENOMEM, "out of memory");
 	len = io_pread_full(fd, p, len, 0);
 	if (len < 0)
-		return err_set(err, -len, "cannot read the bundle's state file");
-	r->state.len = len;
+		return err_set(err, -len, "cannot read the bundle's file %s", name);
+	out->len = len;
 	return 0;
 }
 
 struct restore *restore_open(const struct spec_fds *fds, struct err *err)
 {
+	bool sums = spec_fds_get(fds, "sums") >= 0 || spec_fds_get(fds, "bundle") >= 0;
 	struct restore *r = restore_new(err);
-	cleanup(io_closep) int fd = r ? open_file(fds, "state", err) : -1;
-	int ret = fd < 0 ? fd : read_state(r, fd, err);
+	int ret = r ? read_file(fds, "state", &r->state, err) : -ENOMEM;
 
+	if (!ret && sums)
+		ret = read_file(fds, "sums", &r->sums, err);
 	if (!ret)
 		ret = r->mem_fd = open_file(fds, "memory", err);
 	if (ret >= 0)
@@ -166,6 +172,7 @@ void restore_free(struct restore *r)
 	spec_done(&r->spec);
 	free(r->features);
 	buf_done(&r->state);
+	buf_done(&r->sums);
 	free(r);
 }
 

@@ -35,6 +35,7 @@ struct restore {
 	struct buf state;		/* owned; r points into it */
 	struct state_r r;
 	int mem_fd;			/* owned: a bundle's memory file, or -1 */
+	struct buf sums;		/* owned: checksums of it; empty: none */
 	struct mem mem;			/* memory that is there already; base NULL: none */
 	bool forked;			/* in a child of the source's process */
 	uint64_t host_khz;		/* vm->host_khz of the source then; else 0 */
@@ -45,7 +46,7 @@ struct restore {
 	uint64_t tsc_khz;
 };
 
-/* From roles "state" and "memory", or those files in role "bundle". */
+/* From roles "state", "memory" and perhaps "sums", or those files in "bundle". */
 struct restore *restore_open(const struct spec_fds *fds, struct err *err);
 /* In a child of fork(2): from a state just saved (stolen) and the source's memory,
  * which moves. */
@@ -77,11 +78,14 @@ struct freeze {
 };
 
 /*
- * Up to the sealed disks.  fds has role "seal.ID" for each writable disk when
- * `seal` is true; those used become the VM's.  On failure the VM goes on.
+ * Up to the sealed disks.  With `seal`, fds has role "seal.ID" for each writable
+ * disk; those used are duplicated.  On failure the VM goes on.
  */
-int freeze_begin(struct vm *vm, struct freeze *f, struct spec_fds *fds, bool seal,
-		 struct err *err);
+int freeze_begin(struct vm *vm, struct freeze *f, const struct spec_fds *fds,
+		 bool seal, struct err *err);
+/* What was sealed becomes complete and durable in its files.  On a pool thread;
+ * -errno. */
+int freeze_flush(struct vm *vm);
 /* fork(2) with the time it took; 0 in the child, which has one thread. */
 int freeze_fork(struct vm *vm, struct freeze *f, struct err *err);
 /* The source goes on. */

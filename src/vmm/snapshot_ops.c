@@ -27,6 +27,7 @@
 #include "base/json.h"
 #include "base/log.h"
 #include "base/loop.h"
+#include "base/pool.h"
 #include "base/util.h"
 #include "proto/ctl.h"
 #include "vmm/ctl_server.h"
@@ -39,9 +40,13 @@
 struct writer {
 	struct vm *vm;			/* borrowed */
 	struct ctl_req *req;		/* to be answered */
-	struct loop_fd pipe;		/* its fd is owned */
+	struct loop_fd pipe;		/* its fd is owned; -1: the child is done */
 	struct buf line;
 	json_t *result;			/* owned; what the child said last */
+	struct pool_job flush;		/* of the sealed disks, beside the child */
+	bool flushing;
+	int flush_ret;
+	struct err *why;		/* owned: given up, for this reason; or NULL */
 	bool keep_alive;
 	uint64_t forked_ns;
 	struct freeze freeze;
@@ -165,13 +170,20 @@ static _Noreturn void child(struct vm *vm, struct freeze *f, const struct spec_f
 
 /* ---- the VMM ---- */
 
-static void free_writer(struct writer *w)
+static void close_pipe(struct writer *w)
 {
 	loop_del(w->vm->loop, &w->pipe);
 	io_close(w->pipe.fd);
+	w->pipe.fd = -1;
+}
+
+static void free_writer(struct writer *w)
+{
+	close_pipe(w);
 	buf_done(&w->line);
 	buf_done(&w->freeze.state);
 	json_decref(w->result);
+	free(w->why);
 	w->vm->writer = NULL;
 	/* vm_run() may be waiting for us. */
 	if (atomic_load(&w->vm->end))
@@ -179,21 +191,19 @@ static void free_writer(struct writer *w)
 	free(w);
 }
 
-static void fail(struct writer *w, const struct err *err)
-{
-	struct vm *vm = w->vm;
-
-	if (!w->keep_alive)
-		freeze_end(vm, &w->freeze);
-	ctl_fail(w->req, err);
-	free_writer(w);
-}
-
 static void thaw(struct vm *vm)
 {
 	struct freeze f = { .begun = io_now_ns() };
 
 	freeze_end(vm, &f);
+}
+
+static void fail(struct writer *w, const struct err *err)
+{
+	if (!w->keep_alive)
+		thaw(w->vm);
+	ctl_fail(w->req, err);
+	free_writer(w);
 }
 
 static void succeed(struct writer *w)
@@ -221,24 +231,51 @@ static void succeed(struct writer *w)
 	free_writer(w);
 }
 
-/* The child's end of file. */
-static void finish(struct writer *w)
+/* What went wrong, if anything: given up, disks, child. */
+static void judge(const struct writer *w, struct err *err)
 {
 	const json_t *e = json_object_get(w->result, "error");
-	struct err err = ERR_INIT;
 
-	if (json_is_true(json_object_get(w->result, "ok"))) {
-		succeed(w);
-		return;
-	}
-	if (!e)
-		err_code(&err, ERR_SNAPSHOT_DUMP_FAILED, EIO,
-			 "the process that wrote the snapshot died");
-	else
-		err_code(&err, err_code_parse(json_str_opt(e, "code", "", NULL)),
+	if (w->why)
+		*err = *w->why;
+	else if (w->flush_ret)
+		err_code(err, w->flush_ret == -ENOSPC ? ERR_HOST_NO_SPACE :
+			 ERR_SNAPSHOT_DUMP_FAILED, -w->flush_ret,
+			 "the sealed disks cannot be written: %s",
+			 strerror(-w->flush_ret));
+	else if (e)
+		err_code(err, err_code_parse(json_str_opt(e, "code", "", NULL)),
 			 json_int_opt(e, "errno", 1, 4095, EIO, NULL), "%s",
 			 json_str_opt(e, "message", "", NULL));
-	fail(w, &err);
+	else if (!json_is_true(json_object_get(w->result, "ok")))
+		err_code(err, ERR_SNAPSHOT_DUMP_FAILED, EIO,
+			 "the process that wrote the snapshot died");
+}
+
+/* When child and flush are both through; w may be gone after it. */
+static void maybe_finish(struct writer *w)
+{
+	struct err err = ERR_INIT;
+
+	if (w->pipe.fd >= 0 || w->flushing)
+		return;
+	judge(w, &err);
+	if (err.num)
+		fail(w, &err);
+	else
+		succeed(w);
+}
+
+static void give_up(struct writer *w, const char *why)
+{
+	if (!w->why)
+		w->why = calloc(1, sizeof(*w->why));
+	if (w->why)
+		err_code(w->why, ERR_SNAPSHOT_DUMP_FAILED, ECANCELED, "%s", why);
+	json_decref(w->result);
+	w->result = NULL;
+	close_pipe(w);
+	maybe_finish(w);
 }
 
 static void on_line(struct writer *w, const char *text, size_t len)
@@ -260,7 +297,6 @@ static void on_pipe(struct loop_fd *fd, uint32_t events)
 	struct writer *w = container_of(fd, struct writer, pipe);
 	char *p = buf_reserve(&w->line, LINE_MAX_LEN), *nl;
 	ssize_t n = p ? read(fd->fd, p, LINE_MAX_LEN) : -1;
-	struct err err = ERR_INIT;
 
 	if (n < 0 && p && (errno == EINTR || errno == EAGAIN))
 		return;
@@ -270,24 +306,37 @@ static void on_pipe(struct loop_fd *fd, uint32_t events)
 		on_line(w, w->line.data, nl - w->line.data);
 		buf_drop(&w->line, nl + 1 - w->line.data);
 	}
-	if (n <= 0)
-		finish(w);
-	else if (!w->req->client && !w->result) {
-		err_set(&err, ECANCELED, "nobody waits for the snapshot");
-		fail(w, &err);
+	if (n <= 0) {
+		close_pipe(w);
+		maybe_finish(w);
+	} else if (!w->req->client) {
+		give_up(w, "nobody waits for the snapshot");
 	}
+}
+
+static void run_flush(struct pool_job *job)
+{
+	struct writer *w = container_of(job, struct writer, flush);
+
+	w->flush_ret = freeze_flush(w->vm);
+}
+
+static void flush_done(struct pool_job *job)
+{
+	struct writer *w = container_of(job, struct writer, flush);
+
+	w->flushing = false;
+	maybe_finish(w);
 }
 
 void snapshot_cancel(struct vm *vm)
 {
-	struct err err = ERR_INIT;
-
 	if (!vm->writer)
 		return;
-	err_code(&err, ERR_SNAPSHOT_DUMP_FAILED, ECANCELED, "the VM ends");
 	/* The vCPUs are stopped already, parked or not. */
 	vm->writer->keep_alive = true;
-	fail(vm->writer, &err);
+	give_up(vm->writer, "the VM ends");
+	pool_drain(vm->pool);	/* the flush, if there is one, then the rest */
 }
 
 static int check(struct ctl_req *req, const struct spec_fds *fds, struct err *err)
@@ -335,8 +384,12 @@ static int begin(struct writer *w, struct spec_fds *fds, struct err *err)
 	if (ret > 0 && w->keep_alive)
 		freeze_end(vm, &w->freeze);
 	w->forked_ns = io_now_ns();
-	if (ret > 0)
+	if (ret > 0) {
+		w->flush = (struct pool_job){ .run = run_flush, .done = flush_done };
+		w->flushing = true;
+		pool_submit(vm->pool, &w->flush);
 		return 0;
+	}
 	loop_del(vm->loop, &w->pipe);
 	io_close(p[0]);
 	return ret;

@@ -26,6 +26,7 @@
 #include "vmm/dev/devices.h"
 #include "vmm/snapshot.h"
 #include "vmm/soft/clock.h"
+#include "vmm/verify.h"
 
 /* ---- the steps ---- */
 
@@ -162,8 +163,17 @@ static int init_guest(struct vm *vm, struct err *err)
 	if (!vm->restore)
 		return board_boot(vm, err);
 	ret = restore_load(vm->restore, vm, err);
+	if (!ret && vm->restore->sums.len) {
+		vm->verify = verify_new(vm, vm->mem.file_fd, &vm->restore->sums, err);
+		ret = vm->verify ? 0 : -ENOMEM;
+	}
 	done_restore(vm);
 	return ret;
+}
+
+static void done_guest(struct vm *vm)
+{
+	verify_free(vm->verify);
 }
 
 static int init_ctl(struct vm *vm, struct err *err)
@@ -195,7 +205,7 @@ static const struct step {
 	{ "devices", devices_create, devices_free },
 	{ "board", board_init, board_done },
 	{ "vCPUs", init_vcpus, done_vcpus },
-	{ "guest", init_guest, NULL },
+	{ "guest", init_guest, done_guest },
 	{ "control socket", init_ctl, done_ctl },
 };
 
@@ -251,8 +261,7 @@ void vm_free(struct vm *vm)
 	if (!vm)
 		return;
 	while (vm->built)
-		if (steps[--vm->built].done)
-			steps[vm->built].done(vm);
+		steps[--vm->built].done(vm);
 	for (unsigned i = 0; i < vm->fds.nr; i++)
 		io_close(vm->fds.fd[i].fd);
 	spec_fds_done(&vm->fds);
@@ -270,6 +279,8 @@ int vm_start(struct vm *vm, struct err *err)
 	vm->started_ns = io_now_ns();
 	for (unsigned i = 0; i < vm->nr_vcpus && !ret; i++)
 		ret = vcpu_start(&vm->vcpu[i], err);
+	if (!ret && vm->verify)
+		ret = verify_start(vm->verify, err);
 	return ret;
 }
 

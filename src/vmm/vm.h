@@ -30,6 +30,7 @@ struct pool;
 struct process;
 struct restore;
 struct serial;
+struct verify;
 struct virtio_dev;
 struct writer;
 
@@ -70,6 +71,7 @@ struct vm {
 	struct process *process;	/* borrowed; NULL in tests */
 
 	struct restore *restore;	/* owned; only while it is built */
+	struct verify *verify;		/* owned; NULL unless restored from a bundle */
 	struct writer *writer;		/* owned; a snapshot is being written */
 	unsigned built;			/* steps of vm_new() that were begun */
 	uint64_t started_ns;		/* CLOCK_MONOTONIC */

@@ -28,6 +28,7 @@
 #include "base/io.h"
 #include "base/json.h"
 #include "base/util.h"
+#include "layer/layer.h"
 #include "proto/ctl.h"
 #include "proto/memsum.h"
 #include "vmm/process.h"
@@ -109,8 +110,25 @@ static void wait_for_guest(int ctl)
 	}
 }
 
+/* A base of 1 MiB with one layer on it, as roles root.0 and root.1. */
+static void add_disk(struct spec *spec, struct spec_fds *fds)
+{
+	int base = open(in_dir("base"), O_RDWR | O_CREAT, 0600);
+	int top = open(in_dir("top"), O_RDWR | O_CREAT, 0600);
+
+	if (ftruncate(base, MIB) || layer_create(top, base, true, 0, NULL))
+		_exit(99);
+	spec_fds_add(fds, base, "root.0");
+	spec_fds_add(fds, top, "root.1");
+	spec->disk[0].id = strdup("root");
+	spec->disk[0].nr_layers = 2;
+	spec->nr_disks = 1;
+}
+
+static bool with_disk;
+
 /* bundle: NULL to boot. */
-static void start(struct running *r, const char *name, const char *bundle)
+static void start_as(struct running *r, const char *name, const char *bundle, bool wait)
 {
 	struct spec_fds fds = { .nr = 0 };
 	char sock[64];
@@ -134,6 +152,8 @@ static void start(struct running *r, const char *name, const char *bundle)
 		close(alive[1]);
 		spec_fds_add(&fds, alive[0], "alive");
 		spec_fds_add(&fds, open("/dev/null", O_WRONLY), "log");
+		if (with_disk)
+			add_disk(&spec, &fds);
 		if (bundle)
 			spec_fds_add(&fds, open(bundle, O_RDONLY | O_DIRECTORY),
 				     "bundle");
@@ -145,8 +165,13 @@ static void start(struct running *r, const char *name, const char *bundle)
 	r->ready[n > 0 ? n : 0] = '\0';
 	close(ready[0]);
 	r->ctl = strcmp(r->ready, "ready\n") ? -1 : ctl_connect(in_dir(sock), &err);
-	if (r->ctl >= 0)
+	if (r->ctl >= 0 && wait)
 		wait_for_guest(r->ctl);
+}
+
+static void start(struct running *r, const char *name, const char *bundle)
+{
+	start_as(r, name, bundle, true);
 }
 
 static int stop(struct running *r)
@@ -230,7 +255,7 @@ static int verify(const char *bundle, struct err *err)
 	assert_int_equal(io_read_file(AT_FDCWD, path, 1 << 20, &sums), 0);
 	snprintf(path, sizeof(path), "%s/memory", bundle);
 	fd = open(path, O_RDONLY);
-	ret = memsum_verify(fd, sums.data, sums.len, NULL, err);
+	ret = memsum_verify(fd, sums.data, sums.len, NULL, NULL, err);
 	close(fd);
 	buf_done(&sums);
 	return ret;
@@ -419,6 +444,19 @@ static void expect_refusal(const char *bundle, const char *code)
 	waitpid(r.pid, NULL, 0);
 }
 
+/* It starts, for memory is checked later, and then ends. */
+static void expect_crash(const char *bundle)
+{
+	struct running r;
+	int status;
+
+	start_as(&r, "crash", bundle, false);
+	assert_string_equal(r.ready, "ready\n");
+	waitpid(r.pid, &status, 0);
+	assert_int_equal(WEXITSTATUS(status), PROCESS_CRASHED);
+	close(r.ctl);
+}
+
 static void flip(const char *path, off_t at)
 {
 	int fd = open(path, O_RDWR);
@@ -453,6 +491,7 @@ static void damage_is_found(void **state)
 	flip(in_dir("b/memory"), COUNTER + 9);
 	assert_int_equal(verify(b, &err), -EBADMSG);
 	assert_non_null(strstr(err_message(&err), "offset 0"));
+	expect_crash(b);
 	flip(in_dir("b/memory"), COUNTER + 9);
 	assert_int_equal(verify(b, &err), 0);
 	flip(in_dir("b/memory"), 80 * MIB + 5);		/* was a hole */
@@ -560,6 +599,83 @@ static void snapshot_of_a_fork_of_a_restore(void **state)
 	stop(&last);
 }
 
+/* ---- disks ---- */
+
+static int64_t layers(const json_t *answer)
+{
+	return json_int(json_array_get(json_object_get(answer, "disks"), 0), "layers",
+			0, 99, NULL);
+}
+
+/* Files in the test's directory play the roles; ready and control are made. */
+static int ask(int ctl, const char *text, const char *const *role, unsigned nr,
+	       json_t **answer)
+{
+	cleanup(json_putp) json_t *req = json_parse(text, strlen(text), NULL);
+	json_t *roles = json_array();
+	struct err err = ERR_INIT;
+	int fd[8], ret;
+
+	for (unsigned i = 0; i < nr; i++) {
+		json_array_append_new(roles, json_string(role[i]));
+		fd[i] = !strcmp(role[i], "alive") ? dup(alive[0]) :
+			!strcmp(role[i], "control") ? listen_at(in_dir("sib.sock")) :
+			open(in_dir(role[i]), O_RDWR | O_CREAT | O_TRUNC, 0600);
+	}
+	json_object_set_new(req, "roles", roles);
+	ret = ctl_call(ctl, req, fd, nr, NULL, NULL, answer, &err);
+	for (unsigned i = 0; i < nr; i++)
+		close(fd[i]);
+	return ret;
+}
+
+static bool is_sealed(const char *name)
+{
+	struct layer_info info;
+	int fd = open(in_dir(name), O_RDONLY);
+
+	assert_int_equal(layer_inspect(fd, &info, NULL), 0);
+	close(fd);
+	return info.sealed;
+}
+
+static void disks_are_sealed_and_apart(void **state)
+{
+	static const char *const files[] = { "state", "memory", "sums", "seal.root" };
+	static const char *const sib[] = { "control", "alive", "seal.root", "top.root" };
+	static const char keep[] = "{\"op\":\"snapshot\",\"keep_alive\":true}";
+	struct running src, kid = { .pid = 0 };
+	struct err err = ERR_INIT;
+	json_t *a = NULL;
+
+	with_disk = true;
+	start(&src, "src", NULL);
+	with_disk = false;
+	assert_int_equal(ask(src.ctl, keep, files, 3, NULL), -EINVAL);
+	assert_false(is_sealed("top"));
+	assert_int_equal(ask(src.ctl, keep, files, 4, &a), 0);
+	assert_int_equal(layers(a), 2);
+	json_decref(a);
+	assert_true(is_sealed("top"));
+	assert_false(is_sealed("seal.root"));
+	rename(in_dir("seal.root"), in_dir("second"));
+
+	assert_int_equal(ask(src.ctl, "{\"op\":\"fork\"}", sib, 3, NULL), -EINVAL);
+	unlink(in_dir("sib.sock"));
+	assert_int_equal(ask(src.ctl, "{\"op\":\"fork\"}", sib, 4, &a), 0);
+	assert_int_equal(layers(a), 3);
+	kid.pid = json_int(a, "pid", 1, INT32_MAX, NULL);
+	json_decref(a);
+	assert_false(is_sealed("seal.root"));
+	kid.ctl = ctl_connect(in_dir("sib.sock"), &err);
+	assert_int_equal(ask(kid.ctl, "{\"op\":\"status\"}", NULL, 0, &a), 0);
+	assert_int_equal(layers(a), 4);
+	json_decref(a);
+	assert_false(is_sealed("top.root"));
+	stop_sibling(&kid);
+	stop(&src);
+}
+
 #define T(f) cmocka_unit_test_setup_teardown(f, make_dir, drop_dir)
 
 int main(void)
@@ -574,6 +690,7 @@ int main(void)
 		T(damage_is_found),
 		T(forks_of_forks_live_apart),
 		T(snapshot_of_a_fork_of_a_restore),
+		T(disks_are_sealed_and_apart),
 	};
 
 	signal(SIGPIPE, SIG_IGN);
