@@ -9,7 +9,7 @@ gcc make pkg-config musl-tools
 libslirp-dev libglib2.0-dev libarchive-dev libext2fs-dev comerr-dev
 libzstd-dev libjansson-dev libssl-dev libseccomp-dev libzydis-dev
 liblz4-dev zlib1g-dev liblzma-dev libcmocka-dev
-mmdebstrap e2fsprogs zstd xz-utils jq binutils
+mmdebstrap e2fsprogs zstd xz-utils jq binutils busybox-static
 "
 
 missing=
