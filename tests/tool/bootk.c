@@ -13,10 +13,13 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <jansson.h>
+
 #include "base/err.h"
 #include "base/io.h"
 #include "base/log.h"
 #include "proto/spec.h"
+#include "vmm/accel.h"
 #include "vmm/vm.h"
 
 static void add_disk(struct spec *s, struct spec_fds *fds, const char *path)
@@ -71,6 +74,20 @@ static int parse(struct spec *s, struct spec_fds *fds, int argc, char **argv)
 	return 0;
 }
 
+/* What the backend counted, on one line. */
+static void print_stats(struct vm *vm)
+{
+	json_t *o = json_object();
+	char *text;
+
+	if (vm->accel && vm->accel->stats)
+		vm->accel->stats(vm, o);
+	text = json_dumps(o, JSON_COMPACT);
+	fprintf(stderr, "bootk: %s\n", text ? text : "");
+	free(text);
+	json_decref(o);
+}
+
 int main(int argc, char **argv)
 {
 	struct err err = ERR_INIT;
@@ -94,6 +111,8 @@ int main(int argc, char **argv)
 	if (err.num)
 		fprintf(stderr, "bootk: %s: %s\n", err_message(&err),
 			err_cause(&err, 0) ? err_cause(&err, 0) : "");
+	if (vm)
+		print_stats(vm);
 	fprintf(stderr, "bootk: %s after %.3f s\n", vm_end_name(end),
 		(double)(io_now_ns() - start) / 1e9);
 	vm_free(vm);
