@@ -269,6 +269,21 @@ struct mn_status {
 MN_API int mn_vm_status(struct mn_vm *vm, bool deep, struct mn_status *st,
 			struct mn_error *err);
 
+struct mn_memory {
+	size_t size;
+	uint64_t rss_bytes;	/* what the VM takes of the host now */
+	uint64_t ceiling_bytes;	/* and can take at most */
+	bool guest_known;	/* the guest's kernel has told the rest */
+	uint64_t guest_total_bytes;
+	uint64_t guest_free_bytes;
+	uint64_t guest_available_bytes;	/* free, or can be had without swapping */
+	uint64_t guest_cache_bytes;
+};
+
+/* Fails when the VMM does not answer. */
+MN_API int mn_vm_memory(struct mn_vm *vm, struct mn_memory *out,
+			struct mn_error *err);
+
 /* Calls back for each live VM, oldest first; prunes dead entries as it goes. */
 MN_API int mn_list(bool deep, int (*each)(const struct mn_status *st, void *arg),
 		   void *arg, struct mn_error *err);
@@ -405,6 +420,15 @@ MN_API int mn_vm_fork(struct mn_vm *source, const struct mn_resume *cfg,
  */
 MN_API int mn_bundle_inspect(const char *path, bool verify, mn_event_fn event,
 			     void *event_arg, char **json, struct mn_error *err);
+
+/*
+ * KEY=VALUE strings, for what begins in the VM from now on: into the environment
+ * of commands and, a line each, into a file of mode 0600 (guest; NULL:
+ * /run/machinen/secrets), in place of what was there.  No
+ * configuration has them; the memory in a bundle does.
+ */
+MN_API int mn_set_secrets(struct mn_vm *vm, const char *const *secrets,
+			  const char *guest, struct mn_error *err);
 
 /* --- images --------------------------------------------------------------- */
 

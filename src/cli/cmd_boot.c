@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "cli/cmd.h"
+#include "cli/resume.h"
 
 #define POWEROFF_MS 10000	/* for a guest whose command has ended */
 #define PORTS_MAX   65		/* one more than a VM may have: the library says so */
@@ -35,7 +36,7 @@ static int parse_mounts(const struct opts *o, struct mn_mount *m, char **text)
 	return 0;
 }
 
-static int boot(const struct opts *o, struct mn_vm **vm, struct progress *p)
+static int boot(const struct opts *o, struct mn_vm **vm, struct work *w)
 {
 	struct mn_port ports[PORTS_MAX];
 	struct mn_mount mounts[MOUNTS_MAX];
@@ -74,14 +75,13 @@ static int boot(const struct opts *o, struct mn_vm **vm, struct progress *p)
 	cfg.timeout_ms = o->timeout * 1000;
 	cfg.cmd = o->detach ? o->cmd.v : NULL;
 	cfg.need_cmd = o->detach ? !o->cmd.nr : !o->cmd.nr && !terminal_both();
-	cfg.event = progress_event;
-	cfg.event_arg = p;
+	cfg.event = work_event;
+	cfg.event_arg = w;
 	ret = parse_mounts(o, mounts, text);
 	if (!ret && mn_boot(&cfg, vm, &err)) {
-		progress_end(p);
-		ret = out_error(&err, o->json);
+		progress_end(&w->progress);
+		ret = work_signal() ? work_signal() : out_error(&err, o->json);
 	}
-	progress_end(p);
 	for (unsigned i = 0; i < MOUNTS_MAX; i++)
 		free(text[i]);
 	return ret;
@@ -121,7 +121,7 @@ static int run(const void *v)
 {
 	const struct opts *o = v;
 	struct mn_vm *vm = NULL;
-	struct progress p;
+	struct work w;
 	int ret;
 
 	if (o->json && !o->detach)
@@ -130,8 +130,9 @@ static int run(const void *v)
 	if (o->detach && o->tty)
 		return out_usage_error(MN_PARSE_FLAG_MALFORMED, o->json,
 				       "--tty and --detach exclude each other; use attach later");
-	progress_init(&p);
-	ret = boot(o, &vm, &p);
+	work_begin(&w);
+	ret = boot(o, &vm, &w);
+	json_decref(work_end(&w));
 	if (!ret)
 		ret = o->detach ? tell(o, vm) : run_main(o, vm);
 	mn_vm_free(vm);

@@ -153,8 +153,8 @@ int progress_event(const struct mn_event *ev, void *arg)
 	case MN_EVENT_PROGRESS:
 		out_bytes(done, sizeof(done), ev->done);
 		out_bytes(total, sizeof(total), ev->total);
-		snprintf(text, sizeof(text), ev->total ? "%s: %s of %s" : "%s: %s",
-			 ev->name, done, total);
+		snprintf(text, sizeof(text), ev->total ? "%s: %s of %s" :
+			 ev->done ? "%s: %s" : "%s", ev->name, done, total);
 		show(p, text);
 		break;
 	case MN_EVENT_PHASE:

@@ -33,6 +33,7 @@
 #define MEMORY_MIN_MIB	   512
 #define MEMORY_DEFAULT_MAX 16384
 #define TIMEOUT_MS	   60000
+#define GO_ON_MS	   200	/* between two looks whether the caller still waits */
 #define TAIL_LINES	   20
 #define TAIL_BYTES	   900	/* an error holds 1 KiB a message */
 #define LOG_LINES	   3
@@ -170,6 +171,8 @@ int boot_enter(struct booting *b)
 		ret = registry_name_free(&b->reg, b->cfg->name, b->err);
 	if (ret)
 		return ret;
+	/* disks of VMs that were killed together with who booted them */
+	registry_gc(&b->reg, false, NULL, NULL, NULL);
 	b->vm->dir = registry_begin(&b->reg, b->tmp, b->err);
 	if (b->vm->dir < 0) {
 		*b->tmp = '\0';
@@ -299,6 +302,13 @@ static int ms_left(const struct booting *b)
 	       (int)MIN((b->deadline - now) / 1000000 + 1, 3600000ull);
 }
 
+/* While we wait: does the caller still want this? */
+static int go_on(const struct booting *b)
+{
+	return lib_progress(b->cfg->event, b->cfg->event_arg,
+			    "waiting for the guest", 0, 0);
+}
+
 /* Adds what the VMM said, how it ended, and the console's tail to an error. */
 int boot_explain(struct booting *b, int ret)
 {
@@ -329,11 +339,14 @@ int boot_wait_ready(struct booting *b)
 
 	while (len < sizeof(line) - 1 && !memchr(line, '\n', len)) {
 		struct pollfd p = { .fd = b->ready, .events = POLLIN };
-		int n = poll(&p, 1, ms_left(b));
+		int n = poll(&p, 1, MIN(ms_left(b), GO_ON_MS));
 		ssize_t got;
 
-		if (n < 0 && errno == EINTR)
+		if (n < 0 ? errno == EINTR : !n && ms_left(b)) {
+			if (go_on(b))
+				return err_set(b->err, EINTR, "stopped");
 			continue;
+		}
 		if (n <= 0)
 			return err_code(b->err, ERR_BOOT_TIMEOUT, ETIMEDOUT,
 					"machinen-vmm did not start in time");
@@ -363,10 +376,20 @@ int boot_wait_ready(struct booting *b)
 static int wait_agent(struct booting *b)
 {
 	struct err e = ERR_INIT;
-	int ret = session_probe(b->vm, b->deadline, &e);
+	int ret;
 
-	if (!ret)
-		return 0;
+	for (;;) {
+		uint64_t slice = io_now_ns() + GO_ON_MS * 1000000ull;
+
+		ret = session_probe(b->vm, MIN(slice, b->deadline), &e);
+		if (!ret)
+			return 0;
+		if (ret != -ETIMEDOUT || slice >= b->deadline)
+			break;
+		if (go_on(b))
+			return err_set(b->err, EINTR, "stopped");
+		e = (struct err)ERR_INIT;
+	}
 	if (proc_wait(b->vm->pidfd, 0) > 0)
 		return boot_explain(b, err_code(b->err, ERR_BOOT_READINESS_FAILED, EIO,
 					   "the guest ended before it was ready"));

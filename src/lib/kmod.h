@@ -22,12 +22,4 @@ struct err;
  */
 int kmod_collect(const char *tree, const char *dst, struct err *err);
 
-/*
- * From the text of such a modules.dep: appends "NAME.ko\n" for the wanted names
- * (NULL-terminated) and what they need, in an order to load.  A name that is not
- * in it is built into the kernel, or optional, and is passed over.
- */
-int kmod_order(const char *dep, size_t len, const char *const *names,
-	       struct buf *out, struct err *err);
-
 #endif

@@ -106,6 +106,41 @@ int mn_vm_status(struct mn_vm *vm, bool deep, struct mn_status *out,
 	return 0;
 }
 
+static uint64_t bytes_of(const json_t *j, const char *key)
+{
+	return (uint64_t)json_int_opt(j, key, 0, INT64_MAX, 0, NULL);
+}
+
+static int memory(struct mn_vm *vm, struct mn_memory *m, struct err *err)
+{
+	cleanup(json_putp) json_t *a = NULL;
+	const json_t *guest;
+	int ret = ask(vm->dir, &a);
+
+	if (ret)
+		return err_set(err, -ret, "VM %d does not answer", vm->reg.id.pid);
+	m->rss_bytes = proc_rss(vm->reg.id.pid);
+	m->ceiling_bytes = vm->reg.memory_mib << 20;
+	guest = json_object_get(json_object_get(a, "memory"), "guest");
+	m->guest_known = json_is_object(guest);
+	m->guest_total_bytes = bytes_of(guest, "total_bytes");
+	m->guest_free_bytes = bytes_of(guest, "free_bytes");
+	m->guest_available_bytes = bytes_of(guest, "available_bytes");
+	m->guest_cache_bytes = bytes_of(guest, "cache_bytes");
+	return 0;
+}
+
+int mn_vm_memory(struct mn_vm *vm, struct mn_memory *out, struct mn_error *err)
+{
+	struct mn_memory m = { .size = out->size };
+	struct err e = ERR_INIT;
+	int ret = memory(vm, &m, &e);
+
+	if (!ret)
+		memcpy(out, &m, MIN(out->size, sizeof(m)));
+	return lib_return(err, &e, ret);
+}
+
 struct walk {
 	struct registry *r;
 	bool deep;

@@ -60,4 +60,24 @@ for sig in INT TERM HUP KILL; do
 	machinen list >/dev/null
 	is "SIG$sig leaves nothing" "$(left_behind)" ""
 done
+interrupted() { # signal: sent when the VMM runs
+	FAKEVMM=mute machinen boot --name slow -- true 2>"$scratch/err" &
+	local cli=$!
+	eventually 10 machinen inspect slow
+	kill -s "$1" $cli
+	wait $cli
+	status=$?
+}
+interrupted TERM
+is "SIGTERM while booting: status" "$status" 143
+is "and nothing left" "$(left_behind)" ""
+is "and no word" "$(<"$scratch/err")" ""
+machinen boot --name killed -- sleep 1000 &
+cli=$!
+eventually 10 machinen exec killed -- true
+vm=$(machinen inspect killed --json | jq .pid)
+kill -9 $cli
+ok "killed with its CLI" eventually 10 vm_gone "$vm"
+machinen boot -- true
+is "the next boot takes away what it left" "$(left_behind)" ""
 finish

@@ -20,6 +20,19 @@ run "$O/examples/boot_exec"
 is "the example runs" "$status" 0
 like "and prints a kernel" "$out" '^Linux '
 
+tool=$O/tests/tool/libtool
+machinen boot -d --name lib -- sleep 1000 >/dev/null
+run "$tool" memory lib
+like "memory of a VM" "$out" '^rss [1-9][0-9]*.ceiling [1-9][0-9]{8,}$'
+run "$tool" secrets lib A=1 none
+like "secrets: a value is needed" "$err" '^SECRETS_VALUE_INVALID: a secret is KEY=VALUE'
+run "$tool" secrets lib A=$'hush\nB=2'
+like "secrets: one line" "$err" '^SECRETS_VALUE_INVALID'
+ok "and the value is not told" test "${err#*hush}" = "$err"
+run "$tool" secrets lib 'A-B=1'
+like "secrets: a key for shells" "$err" '^SECRETS_VALUE_INVALID'
+machinen stop lib >/dev/null
+
 ok "make install" make -s install O="$O" DESTDIR="$scratch/dest" PREFIX=/usr >/dev/null
 run env -u MACHINEN_VMM "$scratch/dest/usr/bin/mn" doctor
 like "an installed copy finds its VMM" "$out" 'libexec/machinen/machinen-vmm'

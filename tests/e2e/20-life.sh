@@ -29,6 +29,32 @@ for i in $(seq 20); do
 done
 is "20 at once" "$bad" 0
 like "logs" "$(machinen logs web)" 'started 1'
+run "$O/tests/tool/libtool" secrets web KEY='a b=c' TOKEN=x
+is "secrets are set" "$status$err" 0
+run machinen exec web -- sh -c 'echo "$KEY"; cat /run/machinen/secrets; stat -c %a /run/machinen/secrets'
+is "secrets: environment and file" "$out" $'a b=c\nKEY=a b=c\nTOKEN=x\n600'
+run "$O/tests/tool/libtool" memory web
+like "memory as the guest sees it" "$out" 'available [1-9][0-9]{6,}'
+"$O/tests/tool/ptyplay" 24 80 machinen attach web 2>"$scratch/err" <<-'S'
+	mode raw
+	expect #
+	send echo $((20+3)) on $TERM in $PWD; tty\r
+	expect 23 on
+	expect in /root
+	expect /dev/pts/
+	resize 40 100
+	send stty size\r
+	expect 40 100
+	send sh -c 'echo re""ady; exec sleep 1000'\r
+	expect ready
+	send \x03
+	expect #
+	send echo was $?\r
+	expect was 130
+	send \x1d\x1d
+	mode cooked
+S
+is "attach on a terminal" "$?$(<"$scratch/err")" 0
 before=$(machinen exec web -- cut -d' ' -f1 /proc/uptime)
 machinen pause web
 is "paused" "$(machinen inspect web --json | jq -r .state)" paused
