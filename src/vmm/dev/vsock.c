@@ -359,6 +359,7 @@ static void tell_reset(struct vsock *v)
 	if (!v->tell_reset || !virtq_pop(vq, ch))
 		return;
 	chain_write(ch, &id, sizeof(id));
+	virtq_bell_next(vq);	/* its buffer comes back behind the others */
 	virtq_push(vq, ch);
 	virtq_signal(vq);
 	v->tell_reset = false;

@@ -132,11 +132,11 @@ bool virtq_has_work(const struct virtq *vq)
 }
 
 /* Ours, in the used ring: "ring the bell when you add this entry" (2.7.10). */
-static void ask_for_bell(struct virtq *vq)
+static void ask_for_bell(struct virtq *vq, uint16_t entry)
 {
 	size_t off = RING_ENTRIES + sizeof(struct used_elem) * vq->size;
 
-	__atomic_store_n(used_u16(vq, off), vq->last_avail, __ATOMIC_RELAXED);
+	__atomic_store_n(used_u16(vq, off), entry, __ATOMIC_RELAXED);
 	mem_wrote(vq->dev->env.mem, vq->used + off, 2);
 	/*
 	 * Pairs with the driver's full barrier between storing its index and
@@ -146,13 +146,19 @@ static void ask_for_bell(struct virtq *vq)
 	__atomic_thread_fence(__ATOMIC_SEQ_CST);
 }
 
+void virtq_bell_next(struct virtq *vq)
+{
+	if (virtio_live(vq->dev) && vq->ready)
+		ask_for_bell(vq, avail_idx(vq));
+}
+
 /* Entries the driver has added; when there are none, a bell is asked for. */
 static bool has_entry(struct virtq *vq)
 {
 	uint16_t n = avail_idx(vq) - vq->last_avail;
 
 	if (!n && virtio_has(vq->dev, VIRTIO_F_EVENT_IDX)) {
-		ask_for_bell(vq);
+		ask_for_bell(vq, vq->last_avail);
 		n = avail_idx(vq) - vq->last_avail;
 	}
 	if (n > vq->size) {

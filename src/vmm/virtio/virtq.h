@@ -108,6 +108,8 @@ bool virtq_enable(struct virtq *vq);
 void virtq_signal(struct virtq *vq);
 /* True when the driver has put something there we have not popped. */
 bool virtq_has_work(const struct virtq *vq);
+/* The next entry that the driver adds rings the bell, also while others wait. */
+void virtq_bell_next(struct virtq *vq);
 
 /* Off, with indices and addresses cleared; chains popped before are stale. */
 void virtq_reset(struct virtq *vq);
