@@ -85,7 +85,13 @@ bool terminal_both(void);
 off_t console_copy(int fd, off_t at);
 /* Where the last lines begin. */
 off_t console_tail(int fd, uint64_t lines);
+/* Goes on until the VM ends or stdout is gone (cmd_logs.c). */
+int console_follow(struct mn_vm *vm, int fd, off_t at);
 int console_print(struct mn_vm *vm, uint64_t lines, struct mn_error *err);
+
+/* --- bundle.c: what a bundle is -------------------------------------------- */
+
+int bundle_inspect(const char *path, bool verify, bool json);	/* exit status */
 
 /* --- port.c: port forwards in words --------------------------------------- */
 

@@ -9,7 +9,7 @@
 
 struct opts {
 	const char *target;
-	bool json;
+	bool json, verify;
 };
 
 static json_t *text(const char *s)
@@ -148,6 +148,16 @@ static bool means_file(const char *word)
 	       S_ISREG(st.st_mode);
 }
 
+/* A directory is a bundle, or says why it is none. */
+static int inspect_path(const struct opts *o)
+{
+	struct stat st;
+
+	if (!stat(o->target, &st) && S_ISDIR(st.st_mode))
+		return bundle_inspect(o->target, o->verify, o->json);
+	return inspect_image(o);
+}
+
 static int run(const void *v)
 {
 	const struct opts *o = v;
@@ -158,10 +168,10 @@ static int run(const void *v)
 	int ret;
 
 	if (means_file(o->target))
-		return inspect_image(o);
+		return inspect_path(o);
 	ret = mn_vm_open(o->target, &vm, &err);
 	if (ret && err.code == MN_REGISTRY_VM_NOT_FOUND && !stat(o->target, &file))
-		return inspect_image(o);
+		return inspect_path(o);
 	if (!ret)
 		ret = mn_vm_status(vm, true, &st, &err);
 	mn_vm_free(vm);
@@ -176,15 +186,18 @@ static int run(const void *v)
 const struct cmd cmd_inspect = {
 	.opt = {
 		.name = "inspect",
-		.summary = "Show what a VM or an image is, and where its bytes are",
-		.json = "ok, kind, pid, name, state, accel, image, directory, cpus, started_at (ms), uptime_ms, memory{rss_bytes, ceiling_mib}, ports[], forked_from; an image: ok, kind, path, sha256, bytes, content_bytes, entries, cached, config{cmd, env, cwd}",
+		.summary = "Show what a VM, a bundle or an image is, and where its bytes are",
+		.json = "ok, kind, pid, name, state, accel, image, directory, cpus, started_at (ms), uptime_ms, memory{rss_bytes, ceiling_mib}, ports[], forked_from; an image: ok, kind, path, sha256, bytes, content_bytes, entries, cached, config{cmd, env, cwd}; a bundle: ok, kind, verified, path, bytes, linked, and its meta.json",
 		.args = (const struct opt_arg[]){
 			{ .name = "TARGET", .offset = offsetof(struct opts, target),
-			  .help = "name or pid of a running VM, or the path of an image",
+			  .help = "name or pid of a running VM, or the path of a bundle or image",
 			  .words = OPT_WORDS_TARGET },
 			{ .name = NULL },
 		},
 		.opts = (const struct opt[]){
+			{ .name = "verify", .kind = OPT_SWITCH,
+			  .offset = offsetof(struct opts, verify),
+			  .help = "check every byte of a bundle" },
 			CMD_OPT_JSON(struct opts),
 			{ .name = NULL },
 		},

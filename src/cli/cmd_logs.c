@@ -19,7 +19,7 @@ struct opts {
 	bool follow, vmm;
 };
 
-static int follow(struct mn_vm *vm, int fd, off_t at)
+int console_follow(struct mn_vm *vm, int fd, off_t at)
 {
 	int in = inotify_init1(IN_CLOEXEC);
 	char path[64], drop[4096];
@@ -61,7 +61,7 @@ static int run(const void *v)
 	if (o->tail.given)
 		at = console_tail(fd, o->tail.has_value ? o->tail.value : 10);
 	if (o->follow)
-		follow(vm, fd, at);
+		console_follow(vm, fd, at);
 	else
 		console_copy(fd, at);
 	close(fd);

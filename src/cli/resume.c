@@ -9,8 +9,6 @@
 #include <string.h>
 #include <unistd.h>
 
-#define FOLLOW_MS 50
-
 static volatile sig_atomic_t came;
 
 static void on_signal(int signo)
@@ -87,15 +85,11 @@ int resume_fill(const struct resume_opts *o, struct mn_resume *cfg,
 static int follow(struct mn_vm *vm)
 {
 	struct mn_error err = { .code = MN_OK };
-	int fd = mn_vm_console(vm, &err), gone = 0;
-	off_t at = 0;
+	int fd = mn_vm_console(vm, &err);
 
 	if (fd < 0)
 		return out_error(&err, false);
-	while (!gone && at >= 0) {
-		gone = mn_vm_wait(vm, FOLLOW_MS, NULL);
-		at = console_copy(fd, at);
-	}
+	console_follow(vm, fd, 0);
 	close(fd);
 	return 0;
 }

@@ -1,0 +1,129 @@
+#!/bin/bash
+# SPDX-License-Identifier: MIT
+# Snapshot, restore, fork: a counter in the guest's memory goes on in all of them,
+# and none of them sees what the others do.
+. "$(dirname "$0")/lib.sh"
+need_base
+elsewhere=$scratch/elsewhere
+bundle=$scratch/c.snap
+
+cat >"$scratch/counter.pl" <<'PERL'
+use IO::Socket::INET;
+open my $r, "<", "/dev/urandom"; sysread $r, my $seen, 16;
+my $n = 0;
+my $s = IO::Socket::INET->new(LocalPort => 3000, Listen => 16, ReuseAddr => 1) or die;
+while (my $c = $s->accept) {
+	while (my $l = <$c>) { last if $l =~ /^\r?\n$/ }
+	$n++;
+	print $c "HTTP/1.0 200 OK\r\nContent-Length: ", length("$n\n"), "\r\n\r\n$n\n";
+	close $c;
+}
+PERL
+
+count() { machinen exec "$1" -- curl -s localhost:3000; }
+in_vm() { machinen exec "$1" -- sh -c "$2"; }
+away() { # command... in another machinen home
+	MACHINEN_HOME=$elsewhere "$@"
+}
+stop_away() {
+	local pid
+	for pid in "$elsewhere"/vms/[0-9]*; do
+		[ -e "$pid" ] && away machinen stop --force "${pid##*/}" >/dev/null 2>&1
+	done
+	cleanup
+}
+trap stop_away EXIT
+
+machinen boot -d --timeout 300 --name counter --memory 512 -- sleep infinity >/dev/null
+machinen cp "$scratch/counter.pl" counter:/root/counter.pl
+in_vm counter 'setsid perl /root/counter.pl </dev/null >/dev/null 2>&1 &'
+eventually 30 count counter
+first=$(count counter)
+in_vm counter 'echo source >/root/f'		# not flushed: it must travel all the same
+
+# fork
+run machinen fork counter --new-name b --detach --json
+is "fork" "$status" 0
+is "fork --json: name" "$(jq -r .name <<<"$out")" b
+is "fork --json: phases" "$(jq '.phases.pause > 0 and .phases.thaw > 0' <<<"$out")" true
+is "the counter goes on in the fork" "$(count b)" $((first + 1))
+is "and in the source" "$(count counter)" $((first + 1))
+in_vm b 'echo b >>/root/f; sync'
+in_vm counter 'echo counter >>/root/f; sync'
+is "disk of the fork" "$(in_vm b 'echo $(cat /root/f)')" "source b"
+is "disk of the source" "$(in_vm counter 'echo $(cat /root/f)')" "source counter"
+is "host name of the fork" "$(machinen exec b -- hostname)" b
+like "list" "$(machinen ls)" ' b .* counter'
+run machinen fork b -d
+like "a fork of a fork, its name" "$out" '^b/[0-9]+$'
+is "it counts" "$(count "$out")" $((first + 2))
+machinen stop --force "$out" >/dev/null
+run machinen fork counter --new-name b -d
+like "a name that is taken" "$err" REGISTRY_NAME_IN_USE
+
+# snapshot
+run machinen snapshot counter "$bundle" --dry-run
+is "snapshot --dry-run" "$status" 0
+ok "changes nothing" test ! -e "$bundle"
+run machinen snapshot counter "$bundle.keep" --keep-alive
+is "snapshot --keep-alive" "$status" 0
+is "the source goes on" "$(count counter)" $((first + 2))
+run machinen snapshot counter "$bundle.keep"
+like "OUTDIR is not empty" "$err" SNAPSHOT_DUMP_FAILED
+is "the source went on" "$(count counter)" $((first + 3))
+mkdir "$bundle"
+run machinen snapshot counter "$bundle" --json
+is "snapshot into an empty directory" "$status" 0
+is "it stopped" "$(jq -r .stopped <<<"$out")" true
+like "the source is gone" "$(machinen exec counter -- true 2>&1)" REGISTRY_VM_NOT_FOUND
+is "nothing half-made is left" "$(find "$scratch" -maxdepth 1 -name '.*partial*')" ""
+run machinen inspect "$bundle" --verify --json
+is "inspect --verify" "$(jq -r '.verified, .source.name' <<<"$out" | paste -sd' ')" "true counter"
+
+# restore, elsewhere, three at once
+for i in 1 2 3; do
+	MACHINEN_ASSETS_DIR='' away machinen restore "$bundle" -d --name "r$i" >/dev/null &
+done
+wait
+for i in 1 2 3; do
+	is "r$i goes on" "$(away count "r$i")" $((first + 4))
+	is "r$i has the disk" "$(away in_vm "r$i" "echo r$i >>/root/f; sync; echo \$(cat /root/f)")" \
+		"source counter r$i"
+done
+random() { away in_vm "$1" 'head -c16 /dev/urandom | od -An -tx8'; }
+ok "random bytes differ" test "$(random r1)" != "$(random r2)"
+mac() { away in_vm "$1" 'cat /sys/class/net/eth0/address'; }
+ok "MAC addresses differ" test "$(mac r1)" != "$(mac r2)"
+is "host names differ" "$(away machinen exec r3 -- hostname)" r3
+guest=$(away machinen exec r1 -- date +%s)
+now=$(date +%s)
+ok "the clock is right" test $((now - guest)) -ge 0 -a $((now - guest)) -le 2
+away machinen exec r1 -- touch /root/only-r1
+ok "disks are separate" test "$(away in_vm r2 'ls /root/only-r1 2>&1 | grep -c cannot')" = 1
+run away machinen restore "$bundle.keep" -d
+like "default name" "$out" '^counter/[0-9]+$'
+is "an older bundle counts from where it was" "$(away count "$out")" $((first + 2))
+
+# refusals
+cp -r "$bundle.keep" "$scratch/bad"
+jq '.format_version = 99' "$bundle.keep/meta.json" >"$scratch/bad/meta.json"
+run machinen restore "$scratch/bad" -d --json
+is "another version" "$(jq -r .error.code <<<"$out")" SNAPSHOT_VERSION
+jq '.memory_mib = 99' "$bundle.keep/meta.json" >"$scratch/bad/meta.json"
+run machinen restore "$scratch/bad" -d
+like "a changed meta.json" "$err" SNAPSHOT_DAMAGED
+cp "$bundle.keep/meta.json" "$scratch/bad/meta.json"
+printf x | dd of="$scratch/bad/state" bs=1 seek=300 conv=notrunc 2>/dev/null
+run machinen restore "$scratch/bad" -d
+like "a changed state" "$err" 'SNAPSHOT_DAMAGED.*file state'
+cp "$bundle.keep/state" "$scratch/bad/state"
+printf x | dd of="$scratch/bad/memory" bs=1 seek=16777216 conv=notrunc 2>/dev/null
+run machinen inspect "$scratch/bad" --verify
+like "changed memory, by inspect --verify" "$err" SNAPSHOT_DAMAGED
+truncate -s 4096 "$scratch/bad/memory"
+run machinen restore "$scratch/bad" -d
+like "memory cut short" "$err" 'SNAPSHOT_DAMAGED.*file memory'
+run machinen restore "$scratch/nothing" -d
+like "no bundle" "$err" BOOT_SNAPSHOT_NOT_FOUND
+is "nothing of them runs" "$(machinen ls --json | jq '[.vms[].name] | length')" 1
+finish
