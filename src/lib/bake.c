@@ -117,6 +117,7 @@ static int open_out(struct baking *b)
 static int open_from(struct baking *b)
 {
 	char dir[PATH_MAX] = "", cache[PATH_MAX];
+	struct image_opts opts = { .min_size = boot_min_size(b->cfg->disk_size) };
 	struct cache_disk disk = CACHE_DISK_INIT;
 	int ret = b->cfg->from ? 0 : base_find(dir, b->err);
 
@@ -126,7 +127,7 @@ static int open_from(struct baking *b)
 		ret = home_path(cache, "cache", b->err);
 	/* it is the one that the VM booted from, else its layer does not fit */
 	if (!ret)
-		ret = cache_get(cache, b->from, NULL, &disk, b->err);
+		ret = cache_get(cache, b->from, &opts, &disk, b->err);
 	b->base = disk.fd;
 	disk.fd = -1;
 	cache_disk_done(&disk);

@@ -35,6 +35,15 @@ int boot_image_path(char path[PATH_MAX], const char *image, const char *base,
 	return lib_path(path, err, "%s/base.tar.zst", base);
 }
 
+/*
+ * A prepared disk has 2 GiB, and disks grow but never shrink: who wants a smaller
+ * one has it prepared in that size.
+ */
+uint64_t boot_min_size(uint64_t disk_size)
+{
+	return disk_size < DISK_MIN ? ALIGN_UP(disk_size, MIB) : 0;
+}
+
 static int disk_size(struct booting *b, const struct image_info *info,
 		     uint64_t *size)
 {
@@ -45,7 +54,7 @@ static int disk_size(struct booting *b, const struct image_info *info,
 	if (*size < info->disk_size && b->cfg->disk_size)
 		return err_code(b->err, ERR_PROVISION_DISK_TOO_SMALL, ENOSPC,
 				"the image needs a disk of at least %llu MiB, --disk-size says %llu",
-				(unsigned long long)(info->disk_size / MIB + 1),
+				(unsigned long long)(ALIGN_UP(info->disk_size, MIB) / MIB),
 				(unsigned long long)(*size / MIB));
 	*size = MAX(*size, info->disk_size);
 	return 0;
@@ -78,7 +87,8 @@ int boot_layer(struct booting *b, struct spec_disk *d, int base)
 int boot_disk(struct booting *b)
 {
 	struct cache_disk disk = CACHE_DISK_INIT;
-	struct image_opts opts = { .progress = on_progress, .arg = b };
+	struct image_opts opts = { .min_size = boot_min_size(b->cfg->disk_size),
+				   .progress = on_progress, .arg = b };
 	char cache[PATH_MAX], path[PATH_MAX];
 	struct spec_disk *d = &b->spec.disk[0];
 	int ret = boot_image_path(path, b->cfg->image, b->base, b->err);

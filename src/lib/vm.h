@@ -112,6 +112,8 @@ int boot_layer(struct booting *b, struct spec_disk *d, int base);
 /* The archive: the one named (may be NULL), or that of the base's directory. */
 int boot_image_path(char path[PATH_MAX], const char *image, const char *base,
 		    struct err *err);
+/* image_opts.min_size for a disk of that size; 0 for both: the default. */
+uint64_t boot_min_size(uint64_t disk_size);
 /* bootmount.c: copy mounts, as disks mount0 and so on after the root disk. */
 int boot_check_mounts(struct booting *b);
 int boot_mounts(struct booting *b);

@@ -51,6 +51,21 @@ boot --mount ./data:/mnt/data --mount data/sub:/mnt/a/b -- sh -c \
 is "copy mounts" "$out" "$(stat -c '%a %u %g' data/f; printf '/mnt/a/b:\ny\n\n/mnt/data:\nf\nsub\nx')"
 is "the host's directory is untouched" "$(cd data && find . -printf '%p %m %U %G %s %T@\n' | sort)" "$before"
 
+# copy mounts belong to the VM: a fork and a bundle have them, with what was written
+machinen boot -d --timeout 300 --name one --mount ./data:/mnt/data -- sleep infinity >/dev/null
+machinen exec one -- sh -c 'echo new >/mnt/data/new'
+run machinen fork one -d --name two
+is "fork with a copy mount" "$status" 0
+run machinen exec two -- sh -c 'cat /mnt/data/new; echo two >/mnt/data/new'
+is "the fork has it" "$out" new
+is "and its own" "$(machinen exec one -- cat /mnt/data/new)" new
+run machinen snapshot one "$scratch/bundle"
+run machinen restore "$scratch/bundle" -d --name three
+is "restore with a copy mount" "$status" 0
+is "the bundle has it" "$(machinen exec three -- cat /mnt/data/new)" new
+is "the host has not" "$(ls data)" $'f\nsub'
+machinen stop --force two three >/dev/null
+
 # a root file system with nothing of Debian's or ours: one static program and links
 mkdir -p hand/bin
 cp "$(command -v busybox)" hand/bin/busybox
@@ -65,6 +80,10 @@ bake --from hand.tar.xz --run 'touch /made' --out own.tar.zst
 is "bakes, too" "$status" 0
 bake --from hand.tar.xz --run 'touch /made' --out again.tar.zst
 is "the same steps give the same bytes" "$(sha256sum <own.tar.zst)" "$(sha256sum <again.tar.zst)"
+boot hand.tar.xz --disk-size 300M -- sh -c 'busybox df -m / | busybox awk "END { print \$2 }"'
+like "a small disk" "$out" '^2..$'
+boot hand.tar.xz --disk-size 100M -- true
+like "too small a disk" "$err" '^machinen: \(PROVISION_DISK_TOO_SMALL\)'
 tar -C hand -cf - . | head -c 100000 >cut.tar
 boot cut.tar -- true
 like "a damaged image" "$err" '^machinen: \(BOOT_IMAGE_INVALID\)'
