@@ -17,7 +17,8 @@
 #define MAX(a, b) ({ __typeof__(a) _a = (a); __typeof__(b) _b = (b); _a > _b ? _a : _b; })
 #define ALIGN_UP(x, a) (((x) + ((__typeof__(x))(a) - 1)) & ~((__typeof__(x))(a) - 1))
 #define ALIGN_DOWN(x, a) ((x) & ~((__typeof__(x))(a) - 1))
-#define container_of(p, type, field) ((type *)(void *)((char *)(p) - offsetof(type, field)))
+#define container_of(p, type, field) \
+	((type *)(uintptr_t)((const char *)(p) - offsetof(type, field)))
 #define BIT(n) (1ull << (n))
 
 #define likely(x) __builtin_expect(!!(x), 1)

@@ -423,7 +423,7 @@ static bool aim_image(struct gen *g, const ZydisDecodedInstruction *i,
 	if (!blind_image(g, i, at - SEQ_DATA))
 		return false;
 	g->last = true;
-	g->s->cr2 = MAX(g->s->cr2, CR2_PAGE);
+	g->s->cr2 = MAX((int)(g->s->cr2), CR2_PAGE);
 	pin_reg(g, 0, below(g, 8));
 	pin_reg(g, 2, 0);
 	if (chance(g, 60) && at <= SEQ_DATA + SEQ_DATA_SIZE - SEQ_XSAVE) {
