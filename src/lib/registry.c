@@ -417,10 +417,14 @@ int registry_begin(struct registry *r, char tmp[32], struct err *err)
 			return lib_host_err(err, -errno, r->path, "cannot write to");
 		}
 		fd = openat(r->dir, tmp, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-		if (fd >= 0 && !flock(fd, LOCK_EX | LOCK_NB))
+		if (fd < 0 && errno != ENOENT)
+			return lib_host_err(err, -errno, r->path, "cannot use a directory in");
+		/* before it has the lock a gc may take it for abandoned */
+		if (fd >= 0 && !flock(fd, LOCK_EX | LOCK_NB) &&
+		    !faccessat(r->dir, tmp, F_OK, 0))
 			return fd;
 		io_close(fd);
-		return lib_host_err(err, -errno, r->path, "cannot lock a directory in");
+		unlinkat(r->dir, tmp, AT_REMOVEDIR);
 	}
 	return err_set(err, EEXIST, "cannot make a directory in %s", r->path);
 }

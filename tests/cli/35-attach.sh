@@ -4,7 +4,7 @@
 . "$(dirname "$0")/lib.sh"
 
 play() { # command... <script; 24 lines of 80
-	"$O/tests/tool/ptyplay" 24 80 "$@" 2>"$scratch/err"
+	"$O/tests/tool/ptyplay" 24 80 "$@" >/dev/null 2>"$scratch/err"
 	status=$?
 	[ $status = 99 ] && diag <"$scratch/err"
 }
@@ -113,6 +113,9 @@ play machinen boot --name hup -- sh -c 'echo re""ady; sleep 1000' <<-'S'
 S
 ok "a foreground VM dies with the terminal" eventually 10 \
 	sh -c 'machinen ls | grep -q hup && exit 1 || exit 0'
-machinen stop web >/dev/null
+machinen boot -d --name a/very/long/name/that/needs/a/lot/of/room/on/the/line -- sleep 1000 >/dev/null
+"$O/tests/tool/ptyplay" 24 50 machinen ls </dev/null 2>&1 | tr -d '\r' >"$scratch/narrow"
+ok "list fits a narrow terminal" test "$(wc -L <"$scratch/narrow")" -le 50
+machinen stop web a/very/long/name/that/needs/a/lot/of/room/on/the/line >/dev/null
 is "nothing left" "$(left_behind)" ""
 finish

@@ -45,6 +45,19 @@ is "feedback" "$status" 0
 run machinen feedback --list
 is "feedback --list" "$out" 'it "works"'
 is "feedback.jsonl" "$(jq -r .text "$MACHINEN_HOME/feedback.jsonl")" 'it "works"'
+mkdir "$scratch/bin"
+printf '#!/bin/sh\nprintf "%%s\\n" "$@" >"%s/curl"\n' "$scratch" >"$scratch/bin/curl"
+chmod +x "$scratch/bin/curl"
+run env PATH="$scratch/bin:$PATH" MACHINEN_FEEDBACK_ENDPOINT=http://here/x \
+	machinen feedback again --json
+is "feedback --json" "$(jq -r '[.schema_version, .ok, .sent] | @tsv' <<<"$out")" $'1\ttrue\ttrue'
+is "goes to the endpoint" "$(tail -n 1 "$scratch/curl")" http://here/x
+is "as JSON" "$(grep '^{' "$scratch/curl" | jq -r .text)" again
+printf '#!/bin/sh\nexit 7\n' >"$scratch/bin/curl"
+run env PATH="$scratch/bin:$PATH" MACHINEN_FEEDBACK_ENDPOINT=http://here/x machinen feedback third
+is "an endpoint that is away: the note is kept" "$status $(machinen feedback --list | tail -n 1)" "0 third"
+like "and it is said" "$err" 'could not be sent to http://here/x'
+is "feedback --list --json" "$(machinen feedback --list --json | jq -c '[.ok, (.notes | length)]')" '[true,3]'
 run machinen doctor --json
 is "doctor --json" "$(jq -r '[.schema_version, .ok] | @tsv' <<<"$out")" $'1\ttrue'
 MACHINEN_ASSETS_DIR=/none run machinen doctor

@@ -13,8 +13,9 @@
  *	mode raw|cooked	waits until the terminal is in that mode
  *	hangup		closes the terminal
  *
- * After the last order the program has to end by itself; its status is ours.  99,
- * with the order and all output on stderr: the play went otherwise.
+ * After the last order the program has to end by itself; its status is ours, and
+ * all it wrote is our output.
+ * 99, with the order and all output on stderr: the play went otherwise.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -204,5 +205,7 @@ int main(int argc, char **argv)
 			return went_wrong(&p, told);
 	}
 	status = the_end(&p);
+	if (status >= 0 && io_write_full(1, p.out.data, p.out.len))
+		return 99;
 	return status < 0 ? went_wrong(&p, "the program does not end") : status;
 }
