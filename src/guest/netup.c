@@ -229,6 +229,24 @@ void net_up(struct guest *g)
 	close(sock);
 }
 
+/*
+ * The kernel tells the others of a new address by itself then.  A server that
+ * only waits would not be found by them otherwise.
+ */
+static void announce_changes(const struct guest *g)
+{
+	char path[64];
+	int fd;
+
+	snprintf(path, sizeof(path), "sys/net/ipv4/conf/%s/arp_notify", g->netdev);
+	fd = openat(g->proc, path, O_WRONLY | O_CLOEXEC);
+	if (fd < 0)
+		return;
+	if (write(fd, "1", 1) != 1)
+		guest_log(g, "network %s: %s", g->netdev, strerror(errno));
+	close(fd);
+}
+
 int net_set_mac(const struct guest *g, const char *mac)
 {
 	struct ifreq r = { .ifr_hwaddr.sa_family = ARPHRD_ETHER };
@@ -244,6 +262,7 @@ int net_set_mac(const struct guest *g, const char *mac)
 	sock = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
 	if (sock < 0)
 		return -errno;
+	announce_changes(g);
 	for (int i = 0; i < 6; i++)
 		r.ifr_hwaddr.sa_data[i] = b[i];
 	snprintf(r.ifr_name, sizeof(r.ifr_name), "%s", g->netdev);

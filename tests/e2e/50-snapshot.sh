@@ -104,6 +104,10 @@ run away machinen restore "$bundle.keep" -d
 like "default name" "$out" '^counter/[0-9]+$'
 is "an older bundle counts from where it was" "$(away count "$out")" $((first + 2))
 
+run away machinen restore "$bundle" -d --name served -p 0:3000
+port=$(away machinen inspect served --json | jq -r '.ports[0].host_port')
+ok "a server that only waits is reached" eventually 10 curl -s -m 2 -o /dev/null "localhost:$port"
+
 # refusals
 cp -r "$bundle.keep" "$scratch/bad"
 jq '.format_version = 99' "$bundle.keep/meta.json" >"$scratch/bad/meta.json"
