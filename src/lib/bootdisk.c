@@ -18,7 +18,8 @@
 #include "lib/install.h"
 #include "lib/vm.h"
 
-#define DISK_MIN (2 * GIB)
+#define DISK_MIN   (2 * GIB)
+#define DISK_GROUP (128 * MIB)	/* of ext4 with blocks of 4 KiB */
 
 static void on_progress(void *arg, uint64_t done, uint64_t total)
 {
@@ -37,11 +38,13 @@ int boot_image_path(char path[PATH_MAX], const char *image, const char *base,
 
 /*
  * A prepared disk has 2 GiB, and disks grow but never shrink: who wants a smaller
- * one has it prepared in that size.
+ * one has it prepared in that size, in whole block groups, and grown to the rest.
  */
 uint64_t boot_min_size(uint64_t disk_size)
 {
-	return disk_size < DISK_MIN ? ALIGN_UP(disk_size, MIB) : 0;
+	if (!disk_size || disk_size >= DISK_MIN)
+		return 0;
+	return MAX(ALIGN_DOWN(disk_size, DISK_GROUP), DISK_GROUP);
 }
 
 static int disk_size(struct booting *b, const struct image_info *info,
