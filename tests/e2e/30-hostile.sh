@@ -93,6 +93,6 @@ ends_with empty 5 BOOT_KERNEL_NOT_FOUND
 head -c 100000 "$MACHINEN_ASSETS_DIR/vmlinuz" >"$scratch/cut"
 ends_with cut 5 BOOT_KERNEL_NOT_FOUND
 
-run machinen boot --timeout 300 -- sh -c 'yes flood | head -c 8M >/dev/console; exit 3'
+run machinen boot --timeout 300 -- sh -c 'yes flood | head -c 1M >/dev/console; exit 3'
 is "a flooded console: status" "$status" 3
 finish
