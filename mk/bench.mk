@@ -2,3 +2,7 @@
 .PHONY: bench-boot
 bench-boot: all tools
 	@O=$(O) tests/bench/boot
+
+.PHONY: bench-cpu
+bench-cpu: all tools
+	@O=$(O) tests/bench/cpu
