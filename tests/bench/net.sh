@@ -39,7 +39,7 @@ free_port() {
 in_qemu() {
 	local port
 	port=$(free_port)
-	mke2fs -q -t ext4 -d "$dir/root" "$dir/root.ext4" 64M
+	mke2fs -q -t ext4 -d "$dir/root" "$dir/root.ext4" 64M >/dev/null
 	"$O/tests/tool/mkinitramfs" "$dir/initrd" "$O/guest/init" "$assets/modules" \
 		'{"root":{"serial":"root"},"cmd":{"argv":["/server"]}}' \
 		crc32c_generic virtio_mmio virtio_blk ext4 virtio_net
