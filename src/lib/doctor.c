@@ -4,7 +4,7 @@
  * is not there.
  */
 #include <errno.h>
-#include <fcntl.h>
+#include <limits.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,9 +14,10 @@
 #include <sys/utsname.h>
 #include <unistd.h>
 
-#include "base/io.h"
+#include "base/buf.h"
 #include "base/util.h"
 #include "lib/install.h"
+#include "lib/run.h"
 #include "lib/vm.h"
 
 #define SPACE_MIN (2 * GIB)
@@ -59,39 +60,53 @@ static void check_host(struct doctor *d)
 		     u.machine);
 }
 
-/* Whether /dev/kvm opens; whether it also runs guests is the VMM's probe. */
-static void check_kvm(struct doctor *d)
+/* Asks the VMM which of its CPU backends run guests here: name and reason. */
+static int ask_vmm(const char *path, struct buf *out)
 {
-	cleanup(io_closep) int fd = open("/dev/kvm", O_RDWR | O_CLOEXEC);
+	const char *const argv[] = { path, "--probe", NULL };
+	struct run run = { .argv = argv, .output = out };
 
-	if (fd >= 0)
-		find(d, MN_FINDING_OK, "kvm", NULL,
-		     "/dev/kvm opens; it is probed before each VM that uses it");
-	else if (errno == EACCES)
-		find(d, MN_FINDING_WARN, "kvm",
-		     "add yourself to the group kvm; until then VMs run on the software CPU",
-		     "/dev/kvm may not be opened");
-	else
-		find(d, MN_FINDING_OK, "kvm", NULL,
-		     "no /dev/kvm: VMs run on the software CPU");
+	return run_program(&run, NULL);
 }
 
-static void check_vmm(struct doctor *d)
+/* That /dev/kvm opens proves little (kvm_probe.c): a guest has to run. */
+static void check_kvm(struct doctor *d, const char *vmm)
+{
+	struct buf out = BUF_INIT;
+	char *reason = NULL;
+
+	if (*vmm && !ask_vmm(vmm, &out) && out.len && !strncmp(out.data, "kvm ", 4)) {
+		reason = out.data + 4;
+		reason[strcspn(reason, "\n")] = '\0';
+	}
+	if (reason && !strcmp(reason, "ok"))
+		find(d, MN_FINDING_OK, "kvm", NULL, "KVM runs guests");
+	else if (reason)
+		find(d, MN_FINDING_WARN, "kvm", "nothing: VMs run on the software CPU",
+		     "%s", reason);
+	buf_done(&out);
+}
+
+/* Leaves the VMM's path in `path`, or an empty one. */
+static void check_vmm(struct doctor *d, char path[PATH_MAX])
 {
 	const char *given = getenv("MACHINEN_VMM");
 	struct err e = ERR_INIT;
-	char path[PATH_MAX];
 
-	if (given && *given && !access(given, X_OK))
+	*path = '\0';
+	if (given && *given && !access(given, X_OK)) {
+		snprintf(path, PATH_MAX, "%s", given);
 		find(d, MN_FINDING_OK, "vmm", NULL, "%s (MACHINEN_VMM)", given);
-	else if (given && *given)
+	} else if (given && *given) {
 		find(d, MN_FINDING_FAIL, "vmm", "correct or unset MACHINEN_VMM",
 		     "%s cannot be run", given);
-	else if (!home_program(path, "machinen-vmm", &e))
+	} else if (!home_program(path, "machinen-vmm", &e)) {
 		find(d, MN_FINDING_OK, "vmm", NULL, "%s", path);
-	else
+	} else {
+		*path = '\0';
 		find(d, MN_FINDING_FAIL, "vmm", "install machinen again",
 		     "%s", err_message(&e));
+	}
 }
 
 static void check_base(struct doctor *d)
@@ -144,10 +159,11 @@ int mn_doctor(int (*each)(const struct mn_finding *f, void *arg), void *arg,
 {
 	struct doctor d = { .each = each, .arg = arg };
 	struct err e = ERR_INIT;
+	char vmm[PATH_MAX];
 
 	check_host(&d);
-	check_kvm(&d);
-	check_vmm(&d);
+	check_vmm(&d, vmm);
+	check_kvm(&d, vmm);
 	check_base(&d);
 	check_home(&d);
 	check_memory(&d);

@@ -64,3 +64,14 @@ const struct accel *accel_choose(enum spec_accel want, struct err *err)
 		*err = own;
 	return found;
 }
+
+void accel_report(FILE *out)
+{
+	for (unsigned i = 0; i < ARRAY_LEN(backends); i++) {
+		struct err err = ERR_INIT;
+		int ret = probe(i, LIMIT_PROBE_MS, &err);
+
+		fprintf(out, "%s %s\n", spec_accel_name(backends[i].kind),
+			ret ? err_message(&err) : "ok");
+	}
+}

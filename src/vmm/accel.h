@@ -15,6 +15,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <stdio.h>
 
 #include "proto/spec.h"
 #include "vmm/mem.h"
@@ -81,6 +82,9 @@ struct accel {
 };
 
 extern const struct accel accel_kvm, accel_soft;
+
+/* One line for each backend: its name, and "ok" or what keeps it from working. */
+void accel_report(FILE *out);
 
 /* The backend for a VM that asks for `want`; NULL with BOOT_ACCEL_UNAVAILABLE. */
 const struct accel *accel_choose(enum spec_accel want, struct err *err);

@@ -3,6 +3,7 @@
  * main.c - machinen-vmm: one virtual machine.
  *
  *	machinen-vmm --spec-fd N
+ *	machinen-vmm --probe	each CPU backend: "NAME ok" or "NAME why not"
  *
  * The launch document (proto/spec.h) is read from descriptor N; everything else
  * the VM needs is named in it.  The program is started by the library and is
@@ -19,13 +20,14 @@
 #include "base/io.h"
 #include "base/log.h"
 #include "proto/spec.h"
+#include "vmm/accel.h"
 #include "vmm/process.h"
 #include "vmm/sandbox.h"
 
 #define LAUNCH_MAX (1u << 20)
 
 static const char usage[] =
-	"usage: machinen-vmm --spec-fd N\n"
+	"usage: machinen-vmm --spec-fd N | --probe\n"
 	"Runs one virtual machine, described by the document on descriptor N.\n"
 	"Started by machinen; see machinen(1).\n";
 
@@ -95,6 +97,10 @@ int main(int argc, char **argv)
 	}
 	if (argc == 2 && !strcmp(argv[1], "--help")) {
 		fputs(usage, stdout);
+		return 0;
+	}
+	if (argc == 2 && !strcmp(argv[1], "--probe")) {
+		accel_report(stdout);
 		return 0;
 	}
 	if (argc == 3 && !strcmp(argv[1], "--spec-fd") && parse_fd(argv[2]) >= 0)
