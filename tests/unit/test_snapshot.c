@@ -2,6 +2,9 @@
 /*
  * Snapshot, restore and fork of VMs whose guest is a C function.  VMs are real
  * processes here, sandbox and all, talked to over their control sockets.
+ *
+ * A sibling starts threads after a fork(2) with threads: under TSan run this with
+ * TSAN_OPTIONS=die_after_fork=0.
  */
 #include <errno.h>
 #include <fcntl.h>
