@@ -6,3 +6,7 @@ bench-boot: all tools
 .PHONY: bench-cpu
 bench-cpu: all tools
 	@O=$(O) tests/bench/cpu
+
+.PHONY: bench-snapshot
+bench-snapshot: all
+	@O=$(O) tests/bench/snapshot
