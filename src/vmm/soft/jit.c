@@ -21,7 +21,7 @@
  * one that is running: its body starts with a jump to code that leaves, and
  * `epoch` tells jit_slow() not to go back into it.
  *
- * #syscalls sigaltstack memfd_create ftruncate mmap munmap
+ * #syscalls sigaltstack memfd_create ftruncate mmap munmap madvise
  */
 #include "vmm/soft/jit.h"
 
@@ -451,6 +451,11 @@ static int map_code(struct jit *j)
 	close(fd);
 	j->rw = rw == MAP_FAILED ? NULL : rw;
 	j->rx = rx == MAP_FAILED ? NULL : rx;
+	/* shared with nobody: a fork of the VMM makes its own */
+	if (!ret) {
+		madvise(rw, JIT_CODE_SIZE, MADV_DONTFORK);
+		madvise(rx, JIT_CODE_SIZE, MADV_DONTFORK);
+	}
 	return ret;
 }
 
