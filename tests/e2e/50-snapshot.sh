@@ -33,6 +33,16 @@ stop_away() {
 	cleanup
 }
 trap stop_away EXIT
+trap stop_away EXIT
+uptime_of() { machinen exec "$1" -- cut -d' ' -f1 /proc/uptime; }
+holds() { awk "BEGIN { exit !($1) }"; }		# an expression of awk's
+clock_near() { # command that prints the guest's date
+	local before guest
+	before=$(date +%s.%N)
+	guest=$("$@" date +%s.%N)
+	holds "$guest > $before - 0.2 && $guest < $(date +%s.%N) + 0.2" ||
+		! echo "# guest $guest, host $before"
+}
 
 machinen boot -d --timeout 300 --name counter --memory 512 -- sleep infinity >/dev/null
 machinen cp "$scratch/counter.pl" counter:/root/counter.pl
@@ -41,8 +51,19 @@ eventually 30 count counter
 first=$(count counter)
 in_vm counter 'echo source >/root/f'		# not flushed: it must travel all the same
 
-# fork
+# fork, while a command of the source runs
+machinen exec counter -- sh -c 'echo begins; sleep 1; echo ends; exit 7' >"$scratch/running" &
+running=$!
+eventually 10 grep -q begins "$scratch/running"
+before=$(uptime_of counter) wall=$EPOCHREALTIME
 run machinen fork counter --new-name b --detach --json
+after=$(uptime_of b)
+ok "monotonic time goes on in the fork" holds \
+	"$after >= $before && $after - $before < $EPOCHREALTIME - $wall + 0.3"
+wait $running
+is "a running exec carries on in the source" "$? $(paste -sd' ' "$scratch/running")" \
+	"7 begins ends"
+ok "the clock of the fork" clock_near machinen exec b --
 is "fork" "$status" 0
 is "fork --json: name" "$(jq -r .name <<<"$out")" b
 is "fork --json: phases" "$(jq '.phases.pause > 0 and .phases.thaw > 0' <<<"$out")" true
@@ -54,6 +75,19 @@ is "disk of the fork" "$(in_vm b 'echo $(cat /root/f)')" "source b"
 is "disk of the source" "$(in_vm counter 'echo $(cat /root/f)')" "source counter"
 is "host name of the fork" "$(machinen exec b -- hostname)" b
 like "list" "$(machinen ls)" ' b .* counter'
+for i in 1 2 3 4 5; do
+	machinen fork counter --new-name "fan$i" -d >/dev/null &
+done
+wait
+fan='' seen=''
+for i in 1 2 3 4 5; do
+	seen+=" $(in_vm "fan$i" "head -c16 /dev/urandom | od -An -tx8 | tr -d ' '")"
+	fan+=" $(count "fan$i")"
+	machinen stop --force "fan$i" >/dev/null
+done
+n=$((first + 2))
+is "five forks at once, all count" "$fan" " $n $n $n $n $n"
+is "five draws of random bytes" "$(tr ' ' '\n' <<<"$seen" | sort -u | grep -c '^[0-9a-f]\{32\}$')" 5
 run machinen fork b -d
 like "a fork of a fork, its name" "$out" '^b/[0-9]+$'
 is "it counts" "$(count "$out")" $((first + 2))
@@ -72,6 +106,9 @@ run machinen snapshot counter "$bundle.keep"
 like "OUTDIR is not empty" "$err" SNAPSHOT_DUMP_FAILED
 is "the source went on" "$(count counter)" $((first + 3))
 mkdir "$bundle"
+in_vm counter 'up() { cut -d" " -f1 /proc/uptime; }
+	(trap "" HUP; up >/root/t0; sleep 5; up >/root/t1) </dev/null >/dev/null 2>&1 &
+	until [ -s /root/t0 ]; do sleep 0.05; done'
 run machinen snapshot counter "$bundle" --json
 is "snapshot into an empty directory" "$status" 0
 is "it stopped" "$(jq -r .stopped <<<"$out")" true
@@ -95,9 +132,7 @@ ok "random bytes differ" test "$(random r1)" != "$(random r2)"
 mac() { away in_vm "$1" 'cat /sys/class/net/eth0/address'; }
 ok "MAC addresses differ" test "$(mac r1)" != "$(mac r2)"
 is "host names differ" "$(away machinen exec r3 -- hostname)" r3
-guest=$(away machinen exec r1 -- date +%s)
-now=$(date +%s)
-ok "the clock is right" test $((now - guest)) -ge 0 -a $((now - guest)) -le 2
+ok "the clock is right" clock_near away machinen exec r1 --
 away machinen exec r1 -- touch /root/only-r1
 ok "disks are separate" test "$(away in_vm r2 'ls /root/only-r1 2>&1 | grep -c cannot')" = 1
 run away machinen restore "$bundle.keep" -d
@@ -107,6 +142,10 @@ is "an older bundle counts from where it was" "$(away count "$out")" $((first + 
 run away machinen restore "$bundle" -d --name served -p 0:3000
 port=$(away machinen inspect served --json | jq -r '.ports[0].host_port')
 ok "a server that only waits is reached" eventually 10 curl -s -m 2 -o /dev/null "localhost:$port"
+# this one was restored seconds after the snapshot, of which its sleep knows nothing
+ok "a sleep goes on after the restore" eventually 8 away machinen exec served -- test -s /root/t1
+slept=$(away in_vm served 'echo $(cat /root/t1) - $(cat /root/t0)')
+ok "and lasts as long as it should" holds "$slept >= 4.98 && $slept < 5.6"
 
 # refusals
 cp -r "$bundle.keep" "$scratch/bad"
