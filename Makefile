@@ -33,7 +33,7 @@ endif
 
 WARN := -Wall -Wextra -Wno-unused-parameter -Wshadow -Wpointer-arith \
         -Wcast-qual -Wwrite-strings -Wstrict-prototypes -Wmissing-prototypes \
-        -Wvla -Wimplicit-fallthrough $(if $(WERROR),-Werror)
+        -Wvla -Wimplicit-fallthrough -Wno-gnu-variable-sized-type-not-at-end $(if $(WERROR),-Werror)
 SANFLAGS := $(if $(SAN),-fsanitize=$(SAN) -fno-omit-frame-pointer -fno-sanitize-recover=undefined)
 OPT     ?= -O2
 CPPFLAGS += -D_GNU_SOURCE -Iinclude -Isrc -I. -DMN_VERSION='"$(VERSION)"' $(PKG_CFLAGS)
