@@ -312,6 +312,10 @@ struct mn_exec {
 	uint64_t timeout_ms;		/* 0: none */
 	mn_event_fn event;		/* MN_EVENT_STDOUT, _STDERR and _STDIN */
 	void *event_arg;
+	/* Not a new command but the VM's main one, which runs: of what is above,
+	 * just the size of the terminal, stdin, timeout and event count.  Fails with
+	 * ESRCH when there is none, EBUSY when another has it. */
+	bool join;
 };
 
 struct mn_exit {
@@ -331,7 +335,9 @@ MN_API int mn_exec_wait(struct mn_session *s, struct mn_exit *exit,
 MN_API void mn_exec_resize(struct mn_session *s, uint16_t rows, uint16_t cols);
 MN_API void mn_exec_signal(struct mn_session *s, int signo);
 MN_API void mn_exec_cancel(struct mn_session *s);	/* wait fails, -ECANCELED */
-/* Hangs the command up when it still runs. */
+/* Has the command a terminal?  A main command that was joined may or may not. */
+MN_API bool mn_exec_has_tty(const struct mn_session *s);
+/* Hangs the command up when it still runs; a main command goes on. */
 MN_API void mn_exec_free(struct mn_session *s);
 /* All of it at once. */
 MN_API int mn_exec(struct mn_vm *vm, const struct mn_exec *cfg,

@@ -71,7 +71,7 @@ void progress_end(struct progress *p);
  * Runs a command with stdin, stdout and stderr passed through; forwards SIGINT,
  * SIGTERM, SIGHUP, and with cfg->tty makes the terminal raw and follows its size.
  * With detach_keys, Ctrl-] twice leaves the command to itself.  0 with *status, or
- * the error's exit status.
+ * the error's exit status; -ESRCH when there is no main command to join.
  */
 int terminal_exec(struct mn_vm *vm, struct mn_exec *cfg, bool detach_keys,
 		  int *status);

@@ -40,7 +40,9 @@ const struct cmd cmd_fork = {
 		.name = "fork",
 		.summary = "Clone a running VM into a sibling",
 		.details = "The source keeps running.  Memory and disks are shared until one of the two\n"
-			   "writes; from then on neither sees what the other does.",
+			   "writes; from then on neither sees what the other does.  Without\n"
+			   "--detach the sibling's main command has this terminal, and machinen its exit\n"
+			   "status.",
 		.examples = "  machinen fork web -d\n"
 			    "  machinen fork web --new-name web/2 -d -p 3001:3000",
 		.json = "ok, pid, name, phases{us}",

@@ -37,7 +37,8 @@ const struct cmd cmd_restore = {
 		.name = "restore",
 		.summary = "Resume a VM from a bundle",
 		.details = "Every process of the VM goes on where it was.  Any number of VMs may be\n"
-			   "resumed from one bundle, also at once; none of them changes it.",
+			   "resumed from one bundle, also at once; none of them changes it.  Without --detach the\n"
+			   "VM's main command has this terminal, and machinen its exit status.",
 		.examples = "  machinen restore ./web.snap -d -p 3000:3000\n"
 			    "  machinen restore ./web.snap -d --name web/2",
 		.json = "ok, pid, name, phases{us}",

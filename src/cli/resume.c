@@ -9,6 +9,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#define POWEROFF_MS 10000	/* for a guest whose command has ended */
+
 static volatile sig_atomic_t came;
 
 static void on_signal(int signo)
@@ -81,17 +83,31 @@ int resume_fill(const struct resume_opts *o, struct mn_resume *cfg,
 	return 0;
 }
 
-/* Its console, until it ends; a signal ends us, and the VM with us. */
-static int follow(struct mn_vm *vm)
+/*
+ * Its main command on our streams, after what it said before we were there.  A VM
+ * without one has its console shown until it ends.  It dies with us.
+ */
+static int stay(struct mn_vm *vm)
 {
 	struct mn_error err = { .code = MN_OK };
-	int fd = mn_vm_console(vm, &err);
+	int fd = mn_vm_console(vm, &err), status = 0, ret;
+	MN_CONFIG(struct mn_exec, cfg);
+	off_t at;
 
 	if (fd < 0)
 		return out_error(&err, false);
-	console_follow(vm, fd, 0);
+	at = console_copy(fd, 0);
+	cfg.join = true;
+	cfg.tty = terminal_both();
+	ret = terminal_exec(vm, &cfg, false, &status);
+	if (ret == -ESRCH) {
+		console_follow(vm, fd, at < 0 ? 0 : at);
+		ret = 0;
+	} else if (!ret) {
+		mn_vm_wait(vm, POWEROFF_MS, NULL);
+	}
 	close(fd);
-	return 0;
+	return ret ? ret : status;
 }
 
 int resume_done(const struct resume_opts *o, struct mn_vm *vm, json_t *phases)
@@ -103,7 +119,7 @@ int resume_done(const struct resume_opts *o, struct mn_vm *vm, json_t *phases)
 		ret = out_json(json_pack("{s:b, s:i, s:s?, s:O}", "ok", 1, "pid",
 					 (int)mn_vm_pid(vm), "name", name, "phases", phases));
 	else if (!o->detach)
-		ret = follow(vm);
+		ret = stay(vm);
 	else if (name)
 		puts(name);
 	else

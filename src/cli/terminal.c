@@ -174,7 +174,8 @@ int terminal_exec(struct mn_vm *vm, struct mn_exec *cfg, bool detach_keys,
 		set_tty(cfg);
 	ret = mn_exec_start(vm, cfg, &s, &err);
 	if (ret)
-		return failed(&err);
+		return cfg->join && err.num == ESRCH ? -ESRCH : failed(&err);
+	cfg->tty = cfg->tty && mn_exec_has_tty(s);
 	now.got = 0;
 	now.session = s;
 	catch_signals(cfg->tty);

@@ -70,10 +70,8 @@ static json_t *strings(const char *const *a)
 	return j;
 }
 
-static json_t *request(const struct mn_exec *cfg)
+static void add_what(json_t *j, const struct mn_exec *cfg)
 {
-	json_t *j = json_pack("{s:s}", "op", cfg->main ? "run" : "exec");
-
 	if (cfg->argv)
 		json_object_set_new(j, "argv", strings(cfg->argv));
 	else if (cfg->shell)
@@ -86,6 +84,15 @@ static json_t *request(const struct mn_exec *cfg)
 		json_object_set_new(j, "cwd", json_string(cfg->cwd));
 	if (cfg->user)
 		json_object_set_new(j, "user", json_string(cfg->user));
+}
+
+static json_t *request(const struct mn_exec *cfg)
+{
+	json_t *j = json_pack("{s:s}", "op", cfg->join ? "main" :
+			      cfg->main ? "run" : "exec");
+
+	if (!cfg->join)
+		add_what(j, cfg);
 	if (cfg->tty)
 		json_object_set_new(j, "tty", json_pack("{s:i, s:i, s:s}",
 			"rows", cfg->rows ? cfg->rows : 24,
@@ -96,16 +103,19 @@ static json_t *request(const struct mn_exec *cfg)
 
 static int start(struct mn_vm *vm, struct mn_session *s, struct err *err)
 {
-	cleanup(json_putp) json_t *req = request(&s->cfg);
+	cleanup(json_putp) json_t *req = request(&s->cfg), *answer = NULL;
 	int order[2];
 
 	if (pipe2(order, O_CLOEXEC | O_NONBLOCK) < 0)
 		return err_set(err, errno, "no pipe: %s", strerror(errno));
 	s->order_rd = order[0];
 	s->order_wr = order[1];
-	s->conn = agent_request(vm->dir, vm->pidfd, req, NULL, err);
+	s->conn = agent_request(vm->dir, vm->pidfd, req, s->cfg.join ? &answer : NULL,
+				err);
 	if (s->conn < 0)
 		return s->conn;
+	if (s->cfg.join)
+		s->cfg.tty = json_is_true(json_object_get(answer, "tty"));
 	return io_set_nonblock(s->conn, true);
 }
 
@@ -364,6 +374,11 @@ void mn_exec_signal(struct mn_session *s, int signo)
 void mn_exec_cancel(struct mn_session *s)
 {
 	order(s, ORDER_CANCEL, 0, 0);
+}
+
+bool mn_exec_has_tty(const struct mn_session *s)
+{
+	return s->cfg.tty;
 }
 
 void mn_exec_free(struct mn_session *s)

@@ -33,7 +33,6 @@ stop_away() {
 	cleanup
 }
 trap stop_away EXIT
-trap stop_away EXIT
 uptime_of() { machinen exec "$1" -- cut -d' ' -f1 /proc/uptime; }
 holds() { awk "BEGIN { exit !($1) }"; }		# an expression of awk's
 clock_near() { # command that prints the guest's date
@@ -44,7 +43,8 @@ clock_near() { # command that prints the guest's date
 		! echo "# guest $guest, host $before"
 }
 
-machinen boot -d --timeout 300 --name counter --memory 512 -- sleep infinity >/dev/null
+machinen boot -d --timeout 300 --name counter --memory 512 -- \
+	sh -c 'mkfifo /run/end; read said </run/end; echo "main: $said"; exit 9' >/dev/null
 machinen cp "$scratch/counter.pl" counter:/root/counter.pl
 in_vm counter 'setsid perl /root/counter.pl </dev/null >/dev/null 2>&1 &'
 eventually 30 count counter
@@ -88,6 +88,18 @@ done
 n=$((first + 2))
 is "five forks at once, all count" "$fan" " $n $n $n $n $n"
 is "five draws of random bytes" "$(tr ' ' '\n' <<<"$seen" | sort -u | grep -c '^[0-9a-f]\{32\}$')" 5
+joined() { # home name command...: it is there, then is told to end
+	local home=$1 name=$2 pid
+	shift 2
+	MACHINEN_HOME=$home "$@" >"$scratch/joined" 2>&1 </dev/null &
+	pid=$!
+	MACHINEN_HOME=$home eventually 10 machinen exec "$name" -- \
+		sh -c 'sleep 0.3; echo it ends >/run/end'		# the join is not to be seen
+	wait $pid
+	echo "$? $(cat "$scratch/joined")"
+}
+is "a foreground fork ends as the main command does" \
+	"$(joined "$MACHINEN_HOME" fg machinen fork counter --new-name fg)" "9 main: it ends"
 run machinen fork b -d
 like "a fork of a fork, its name" "$out" '^b/[0-9]+$'
 is "it counts" "$(count "$out")" $((first + 2))
@@ -138,6 +150,9 @@ ok "disks are separate" test "$(away in_vm r2 'ls /root/only-r1 2>&1 | grep -c c
 run away machinen restore "$bundle.keep" -d
 like "default name" "$out" '^counter/[0-9]+$'
 is "an older bundle counts from where it was" "$(away count "$out")" $((first + 2))
+
+is "a foreground restore likewise" \
+	"$(joined "$elsewhere" fg machinen restore "$bundle" --name fg)" "9 main: it ends"
 
 run away machinen restore "$bundle" -d --name served -p 0:3000
 port=$(away machinen inspect served --json | jq -r '.ports[0].host_port')
