@@ -10,6 +10,7 @@ libslirp-dev libglib2.0-dev libarchive-dev libext2fs-dev comerr-dev
 libzstd-dev libjansson-dev libssl-dev libseccomp-dev libzydis-dev
 liblz4-dev zlib1g-dev liblzma-dev libcmocka-dev
 mmdebstrap e2fsprogs zstd xz-utils jq binutils busybox-static
+curl perl procps iproute2
 "
 
 missing=
