@@ -28,6 +28,7 @@ struct kvm_vm {
 	size_t xsave_size;	/* bytes KVM_GET_XSAVE2 fills */
 	int irqfd[KVM_NR_GSIS];	/* owned; -1: the line is set by ioctl */
 	bool dirty_log;
+	uint64_t tsc_khz;	/* of the guest; known with the first vCPU */
 };
 
 struct kvm_vcpu {

@@ -21,6 +21,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/err.h"
@@ -138,6 +139,9 @@ int kvm_x86_vcpu_init(struct kvm_vm *k, struct kvm_vcpu *v,
 		      const struct cpu_model *model, unsigned apic_id,
 		      struct err *err)
 {
+	int khz = ioctl(v->fd, KVM_GET_TSC_KHZ, 0);
+
+	k->tsc_khz = khz > 0 ? (uint64_t)khz : model->tsc_khz;
 	return set_cpuid(v, model, apic_id, err);
 }
 
@@ -485,6 +489,7 @@ int kvm_x86_board_get(struct kvm_vm *k, struct x86_ioapic_state *ioapic,
 {
 	struct kvm_irqchip chip = { .chip_id = KVM_IRQCHIP_IOAPIC };
 	struct kvm_clock_data now = { 0 };
+	struct timespec real;
 
 	if (ioctl(k->vm_fd, KVM_GET_IRQCHIP, &chip) < 0 ||
 	    ioctl(k->vm_fd, KVM_GET_CLOCK, &now) < 0)
@@ -497,7 +502,13 @@ int kvm_x86_board_get(struct kvm_vm *k, struct x86_ioapic_state *ioapic,
 	for (unsigned i = 0; i < ARRAY_LEN(ioapic->redir); i++)
 		ioapic->redir[i] = chip.chip.ioapic.redirtbl[i].bits;
 	clock->kvmclock_ns = now.clock;
-	clock->realtime_ns = now.flags & KVM_CLOCK_REALTIME ? now.realtime : 0;
+	clock->tsc_khz = k->tsc_khz;
+	if (now.flags & KVM_CLOCK_REALTIME) {
+		clock->realtime_ns = now.realtime;
+		return 0;
+	}
+	clock_gettime(CLOCK_REALTIME, &real);
+	clock->realtime_ns = (uint64_t)real.tv_sec * NSEC_PER_SEC + (uint64_t)real.tv_nsec;
 	return 0;
 }
 
