@@ -27,12 +27,7 @@ static int run(const void *v)
 	if (!ret)
 		ret = mn_vm_fork(source, &cfg, &vm, &err);
 	mn_vm_free(source);
-	work_end(&w);
-	if (!ret)
-		return resume_done(&o->resume, vm, w.phases);
-	json_decref(w.phases);
-	ret = out_error(&err, o->resume.json);
-	return work_signal() ? work_signal() : ret;
+	return resume_end(&o->resume, ret, vm, &w, &err);
 }
 
 const struct cmd cmd_fork = {

@@ -24,12 +24,7 @@ static int run(const void *v)
 	cfg.event = work_event;
 	cfg.event_arg = &w;
 	ret = mn_restore(&cfg, &vm, &err);
-	work_end(&w);
-	if (!ret)
-		return resume_done(&o->resume, vm, w.phases);
-	json_decref(w.phases);
-	ret = out_error(&err, o->resume.json);
-	return work_signal() ? work_signal() : ret;
+	return resume_end(&o->resume, ret, vm, &w, &err);
 }
 
 const struct cmd cmd_restore = {

@@ -110,7 +110,7 @@ static int stay(struct mn_vm *vm)
 	return ret ? ret : status;
 }
 
-int resume_done(const struct resume_opts *o, struct mn_vm *vm, json_t *phases)
+static int resume_done(const struct resume_opts *o, struct mn_vm *vm, json_t *phases)
 {
 	const char *name = mn_vm_name(vm);
 	int ret = 0;
@@ -127,4 +127,15 @@ int resume_done(const struct resume_opts *o, struct mn_vm *vm, json_t *phases)
 	json_decref(phases);
 	mn_vm_free(vm);
 	return ret;
+}
+
+int resume_end(const struct resume_opts *o, int ret, struct mn_vm *vm, struct work *w,
+	       struct mn_error *err)
+{
+	work_end(w);
+	if (!ret)
+		return resume_done(o, vm, w->phases);
+	json_decref(w->phases);
+	ret = out_error(err, o->json);
+	return work_signal() ? work_signal() : ret;
 }

@@ -8,6 +8,8 @@
 #define RESUME_PORTS_MAX 64
 
 /* First in the struct of a command's options. */
+struct work;
+
 struct resume_opts {
 	const char *name, *cwd, *accel;
 	struct opt_list env, publish;
@@ -56,7 +58,11 @@ int work_signal(void);
 /* Options to configuration; 0 or an exit status.  ports holds RESUME_PORTS_MAX. */
 int resume_fill(const struct resume_opts *o, struct mn_resume *cfg,
 		struct mn_port *ports);
-/* Tells of the new VM, or stays with it until it ends; frees vm.  Exit status. */
-int resume_done(const struct resume_opts *o, struct mn_vm *vm, json_t *phases);
+/*
+ * How both commands end, by what the library returned: the VM is shown, joined or
+ * left running, or the error printed.  Ends w; vm is taken over.  The exit status.
+ */
+int resume_end(const struct resume_opts *o, int ret, struct mn_vm *vm, struct work *w,
+	       struct mn_error *err);
 
 #endif
