@@ -9,10 +9,11 @@ O=${O:-build}
 bin=$O/bin home=${MACHINEN_HOME:-$HOME/.machinen}
 assets=${MACHINEN_ASSETS_DIR:-$home/base/current}
 dir=$(mktemp -d "${TMPDIR:-/tmp}/machinen-bench.XXXXXX")
-vm='' qemu=''
+vm=''
+. tests/bench/qemu-peer
 finish() {
 	[ -z "$vm" ] || "$bin/machinen" stop --force "$vm" >/dev/null || true
-	[ -z "$qemu" ] || kill "$qemu" || true
+	peer_stop
 	rm -rf "$dir"
 }
 trap finish EXIT
@@ -31,35 +32,23 @@ in_machinen() {
 	vm=
 }
 
-free_port() {
-	perl -MIO::Socket::INET -e 'print IO::Socket::INET->new(Listen => 1,
-		LocalAddr => "127.0.0.1")->sockport'
-}
-
 in_qemu() {
 	local port
-	port=$(free_port)
+	port=$(peer_free_port)
 	mke2fs -q -t ext4 -d "$dir/root" "$dir/root.ext4" 64M >/dev/null
-	"$O/tests/tool/mkinitramfs" "$dir/initrd" "$O/guest/init" "$assets/modules" \
-		'{"root":{"serial":"root"},"cmd":{"argv":["/server"]}}' \
-		crc32c_generic virtio_mmio virtio_blk ext4 virtio_net
-	qemu-system-x86_64 -M microvm -accel tcg -cpu max -m 512 -nodefaults \
-		-display none -serial "file:$dir/console" -no-reboot \
-		-global virtio-mmio.force-legacy=false \
-		-kernel "$assets/vmlinuz" -initrd "$dir/initrd" \
-		-append 'console=ttyS0 quiet panic=-1 mitigations=off tsc=reliable' \
+	peer_initrd "$dir/initrd" '{"root":{"serial":"root"},"cmd":{"argv":["/server"]}}'
+	peer_start qemu 512 "$dir/initrd" \
 		-drive "id=root,file=$dir/root.ext4,format=raw,if=none" \
-		-device virtio-blk-device,drive=root,serial=root \
+		-device virtio-blk-pci,drive=root,serial=root \
 		-netdev "user,id=net,hostfwd=tcp:127.0.0.1:$port-:7000" \
-		-device virtio-net-device,netdev=net 2>"$dir/qemu" &
-	qemu=$!
+		-device virtio-net-pci,netdev=net
 	# its forwards refuse what comes before the guest listens
 	for _ in {1..40}; do
 		if timeout 30 "$O/tests/bench/bench_net" "$port" 2>/dev/null; then return; fi
-		kill -0 "$qemu" || break
+		kill -0 "$peer" || break
 		sleep 0.2
 	done
-	cat "$dir/qemu" "$dir/console" >&2
+	cat "$dir/qemu.qemu" "$dir/qemu.console" >&2
 	return 1
 }
 
@@ -68,12 +57,10 @@ row() { printf '%-34s %10s %10s %8s\n' "$@"; }
 in_machinen >"$dir/ours"
 read -r -a ours <"$dir/ours"
 theirs=(- - - -)
-if command -v qemu-system-x86_64 >/dev/null; then
+if peer_have; then
 	in_qemu >"$dir/all" || echo "QEMU gave up: what it managed is shown"
 	tail -n 1 "$dir/all" >"$dir/theirs"
 	read -r -a theirs <"$dir/theirs" || true
-else
-	echo "no qemu-system-x86_64 here: its column stays empty"
 fi
 accel=$("$bin/machinen" --version)
 row "$accel" machinen 'QEMU TCG' ratio
