@@ -25,6 +25,7 @@ enum jit_scratch {
 	JIT_HOST_RSP,	/* stack of jit_enter()'s caller */
 	JIT_TARGET,	/* of an indirect branch */
 	JIT_CODE,	/* host code of it, while something else is done */
+	JIT_SOURCE,	/* string instructions: host - guest address of their source */
 };
 
 /* Host rsp while guest code runs: the whole hot part in reach of a disp8. */

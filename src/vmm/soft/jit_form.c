@@ -181,6 +181,31 @@ static enum form bit_form(const struct tinsn *t)
 	return F_BT;
 }
 
+bool jit_string_stores(const struct tinsn *t)
+{
+	uint8_t op = t->z.opcode & ~1;
+
+	return op == 0xa4 || op == 0xaa;	/* MOVS, STOS */
+}
+
+bool jit_string_loads(const struct tinsn *t)
+{
+	uint8_t op = t->z.opcode & ~1;
+
+	return op == 0xa4 || op == 0xac;	/* MOVS, LODS */
+}
+
+/* CMPS and SCAS are the interpreter's, and LODS with a pointless prefix. */
+static enum form string_form(const struct tinsn *t)
+{
+	bool rep = t->i->flags & (INSN_REP | INSN_REPNE);
+
+	if (t->i->flags & INSN_ADDR32 || !(jit_string_loads(t) || jit_string_stores(t)) ||
+	    (rep && !jit_string_stores(t)))
+		return F_CALL_OUT;
+	return F_STRING;
+}
+
 static enum form copy_form(struct tinsn *t)
 {
 	switch (t->z.meta.category) {
@@ -191,6 +216,8 @@ static enum form copy_form(struct tinsn *t)
 		    t->ops[0].type == ZYDIS_OPERAND_TYPE_MEMORY)
 			return bit_form(t);
 		break;
+	case ZYDIS_CATEGORY_STRINGOP:
+		return string_form(t);
 	case ZYDIS_CATEGORY_BINARY: case ZYDIS_CATEGORY_DATAXFER:
 	case ZYDIS_CATEGORY_LOGICAL: case ZYDIS_CATEGORY_SHIFT:
 	case ZYDIS_CATEGORY_ROTATE: case ZYDIS_CATEGORY_CMOV:

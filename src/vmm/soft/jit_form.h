@@ -18,6 +18,7 @@
 enum form {
 	F_COPY,			/* recode.c does it */
 	F_LEA, F_PUSH, F_POP, F_LEAVE, F_NOP, F_PAUSE, F_PUSHF, F_CLI, F_STI, F_BT,
+	F_STRING,
 	F_CALL_OUT,		/* the interpreter does it */
 	F_JCC,
 	/* these end the block */
@@ -48,6 +49,9 @@ static const int8_t host_of[16] = {
 
 /* t->i and t->off are set; fp_deny: FP instructions are not for host code. */
 void jit_analyse(const ZydisDecoder *d, struct tinsn *t, bool fp_deny);
+/* F_STRING: does it read from [rsi], write to [rdi]? */
+bool jit_string_loads(const struct tinsn *t);
+bool jit_string_stores(const struct tinsn *t);
 /* Arithmetic flags somebody may read before this block has set them. */
 uint8_t jit_block_live_in(const struct block *b);
 

@@ -35,11 +35,9 @@ void jit_segment(struct tr *tr, const struct tinsn *t)
 		      t->i->seg == SLOT_FS ? OFF(fs_base) : OFF(gs_base));
 }
 
-/* H_S1: guest virtual address -> host address.  Destroys flags and H_S2. */
-static uint8_t *emit_tlb(struct tr *tr, bool write, unsigned size)
+void jit_tlb_offset(struct tr *tr, bool write)
 {
 	struct emit *e = &tr->e;
-	uint8_t *site;
 
 	e_rr(e, false, 0x89, H_S2, H_S1);
 	e_shift_imm(e, false, 5, H_S2, PAGE_SHIFT - 5);
@@ -47,6 +45,15 @@ static uint8_t *emit_tlb(struct tr *tr, bool write, unsigned size)
 	e_rsp(e, true, 0x03, H_S2, OFF(tlb));
 	e_mem(e, true, 0x33, H_S1, H_S2, write ? offsetof(struct tlb_entry, wtag)
 					       : offsetof(struct tlb_entry, rtag));
+}
+
+/* H_S1: guest virtual address -> host address.  Destroys flags and H_S2. */
+static uint8_t *emit_tlb(struct tr *tr, bool write, unsigned size)
+{
+	struct emit *e = &tr->e;
+	uint8_t *site;
+
+	jit_tlb_offset(tr, write);
 	e_imm(e, true, 7, H_S1, PAGE_SIZE - size);
 	site = e_jump(e, 7);			/* ja */
 	e_mem(e, true, 0x03, H_S1, H_S2, offsetof(struct tlb_entry, host));
@@ -361,6 +368,7 @@ void jit_insn(struct tr *tr, unsigned k)
 	case F_CLI: set_if(tr, k, false); break;
 	case F_STI: set_if(tr, k, true); break;
 	case F_BT: bit_string(tr, k); break;
+	case F_STRING: jit_string(tr, k); break;
 	case F_CALL_OUT: call_out(tr, k); break;
 	default: break;			/* F_NOP */
 	}

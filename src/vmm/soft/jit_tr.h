@@ -33,7 +33,7 @@ struct tr {
 	struct tinsn *t;	/* MAX_INSNS */
 	unsigned n;
 	int where;		/* IN_HOST | IN_CC at this point */
-	struct tail tail[2 * MAX_INSNS + 8];
+	struct tail tail[4 * MAX_INSNS + 8];	/* a REP MOVS has four */
 	unsigned nr_tails;
 	int page_off;		/* of the block in its page */
 };
@@ -84,6 +84,13 @@ void jit_segment(struct tr *tr, const struct tinsn *t);
  * interprets instruction k; returns its tail's index.
  */
 unsigned jit_access(struct tr *tr, unsigned k, bool write, unsigned size);
+/*
+ * H_S1: guest virtual address -> its offset in its page when the TLB has that, else
+ * a number with bits above 4095 + 4096 set.  H_S2: the entry.  Destroys flags.
+ */
+void jit_tlb_offset(struct tr *tr, bool write);
+/* jit_string.c */
+void jit_string(struct tr *tr, unsigned k);
 /* One instruction that does not end the block. */
 void jit_insn(struct tr *tr, unsigned k);
 

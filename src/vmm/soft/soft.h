@@ -84,7 +84,7 @@ struct soft_cpu {
 	uint64_t icount;	/* instructions, counted a block at a time */
 	struct gclock_cpu time;
 	struct jump *jumps;	/* jump cache (insn.h); owned by blocks */
-	uint64_t scratch[4];	/* the translator's */
+	uint64_t scratch[5];	/* the translator's */
 
 	uint64_t cr0, cr2, cr3, cr4, cr8, efer, xcr0, dr[4], dr6, dr7;
 	struct x86_segment seg[X86_NR_SEGS];	/* fs and gs base: see above */
