@@ -43,6 +43,12 @@ static inline bool layer_has(const struct layer *l, uint64_t cluster)
 	       (cluster % 64) & 1;
 }
 
+/* Makes an empty file one of a fresh layer; fills in what follows from h->size. */
+int layer_write_header(int fd, struct fmt_header *h, const struct layer_io *io,
+		       struct err *err);
+/* How many clusters are here. */
+uint64_t layer_clusters(const struct layer *l);
+
 /* After the data is in the file. */
 void layer_mark(struct layer *l, uint64_t cluster, uint64_t nr, bool here);
 /* Writes out the map without waiting for the disk (seal). */
@@ -51,7 +57,5 @@ int layer_publish(struct layer *l, const struct layer_io *io);
 int layer_sync(struct layer *l, const struct layer_io *io);
 /* After a sync: says that the layer is at rest. */
 int layer_put_record(struct layer *l, const struct layer_io *io, bool sealed);
-
-extern const struct layer_io layer_plain_io;
 
 #endif

@@ -9,7 +9,7 @@
  *
  * Threads: a stack may be read, written, discarded and flushed by several
  * threads at once, as a disk would be; overlapping requests have no order.
- * layer_seal and layer_stack_free need it to themselves.
+ * layer_seal needs it to itself but for layer_merge, layer_stack_free entirely.
  *
  * All return 0 or -errno; -EBADMSG means a damaged or foreign file.  Offsets and
  * lengths are bytes, multiples of 512, inside the size.
@@ -46,6 +46,8 @@ struct layer_io {
 	void *arg;
 };
 
+extern const struct layer_io layer_plain_io;	/* system calls */
+
 /*
  * fd[0] is the raw base, fd[nr-1] the top.  Takes the descriptors over, also
  * on failure.  size 0: as the top says.  io NULL: plain system calls.
@@ -75,11 +77,15 @@ int layer_flush(struct layer_stack *s);
 int layer_seal(struct layer_stack *s, int new_fd, struct err *err);
 
 /*
- * Merges fd[0..nr), layers each on the one before, into out_fd, an empty file:
- * one layer that can stand in for them, on the parent of fd[0].  Durable when
- * it returns.  Borrows all descriptors.
+ * Merges a run of sealed layers that is worth it into out_fd, an empty file that
+ * is borrowed, and puts it in their place: merge.c.  *first is the lowest of them
+ * (1 lies on the base) and *nr their number, 0 when none is worth it.  Durable when
+ * it returns; on failure nothing has changed.  Any thread, beside everything but
+ * layer_stack_free and another merge.  io as in layer_stack_open; an error of its
+ * functions ends the merge.
  */
-int layer_flatten(const int *fd, unsigned nr, int out_fd, struct err *err);
+int layer_merge(struct layer_stack *s, int out_fd, const struct layer_io *io,
+		unsigned *first, unsigned *nr, struct err *err);
 
 /*
  * Brings a sealed layer to rest: durable, and its bytes final.  Its stack does so

@@ -12,7 +12,7 @@
  * where no data is expected, for a crash may have left data there that no bit
  * speaks of.  Where nothing lies below, bits are cleared instead.
  */
-#include "layer/layer.h"
+#include "layer/stack.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -25,23 +25,10 @@
 #include "base/err.h"
 #include "base/io.h"
 #include "base/util.h"
-#include "layer/file.h"
 
 #define IOV_MAX_PART 256u
 #define NOBODY	     (-1)	/* owner of clusters that are nowhere: zero */
 #define BASE	     0
-
-struct layer_stack {
-	struct layer_io io;
-	int base;			/* owned: raw file */
-	uint64_t base_size;
-	struct layer *layer[LAYER_MAX_DEPTH];	/* owned; [0] lies on the base */
-	unsigned nr;
-	uint64_t size;
-	bool readonly;
-	pthread_rwlock_t lock;		/* write: the stack changes */
-	pthread_mutex_t fill;		/* copying up parts of clusters */
-};
 
 /* A place in somebody's iovecs. */
 struct cursor {
@@ -383,8 +370,8 @@ int layer_flush(struct layer_stack *s)
 	return ret;
 }
 
-static int write_header(int fd, struct fmt_header *h, const struct layer_io *io,
-			struct err *err)
+int layer_write_header(int fd, struct fmt_header *h, const struct layer_io *io,
+		       struct err *err)
 {
 	uint8_t page[FMT_PAGE];
 	struct iovec iov = { page, sizeof(page) };
@@ -396,8 +383,6 @@ static int write_header(int fd, struct fmt_header *h, const struct layer_io *io,
 	if (fmt_derive(h))
 		return err_set(err, EINVAL, "a disk layer of %llu bytes",
 			       (unsigned long long)h->size);
-	if (getrandom(h->uuid, sizeof(h->uuid), 0) != sizeof(h->uuid))
-		return err_set(err, EIO, "no random bytes");
 	fmt_header_print(h, page);
 	if (ftruncate(fd, h->data_off + h->clusters * LAYER_CLUSTER) < 0)
 		ret = -errno;
@@ -408,6 +393,15 @@ static int write_header(int fd, struct fmt_header *h, const struct layer_io *io,
 				"no space left for a disk layer");
 	return ret ? err_set(err, -ret, "cannot write a disk layer: %s",
 			     strerror(-ret)) : 0;
+}
+
+/* The header of a layer that is nobody's stand-in. */
+static int write_new_header(int fd, struct fmt_header *h, const struct layer_io *io,
+			    struct err *err)
+{
+	if (getrandom(h->uuid, sizeof(h->uuid), 0) != sizeof(h->uuid))
+		return err_set(err, EIO, "no random bytes");
+	return layer_write_header(fd, h, io, err);
 }
 
 int layer_create(int fd, int parent_fd, bool parent_is_raw, uint64_t size,
@@ -427,7 +421,7 @@ int layer_create(int fd, int parent_fd, bool parent_is_raw, uint64_t size,
 	}
 	if (size)
 		h.size = size;
-	return ret ? ret : write_header(fd, &h, &layer_plain_io, err);
+	return ret ? ret : write_new_header(fd, &h, &layer_plain_io, err);
 }
 
 /* Each layer must lie on the very file it was made over. */
@@ -550,7 +544,7 @@ static struct layer *begin_layer(struct layer_stack *s, int fd, struct err *err)
 	int copy;
 
 	memcpy(h.parent_id, top(s)->h.uuid, 16);
-	if (write_header(fd, &h, &s->io, err))
+	if (write_new_header(fd, &h, &s->io, err))
 		return NULL;
 	/* layer_open() closes what it is given when it fails; fd stays the
 	 * caller's then */

@@ -33,6 +33,7 @@ struct forking {
 	char past[REG_NAME_MAX + 1];
 	char seal[SPEC_MAX_DISKS][48];	/* names in the source's directory */
 	unsigned nr_seals;
+	int making;			/* owned: a lock; -1: none */
 };
 
 static struct forking *of(struct booting *b)
@@ -112,8 +113,10 @@ static int fork_disks(struct booting *b)
 {
 	json_t *status = NULL, *disk;
 	size_t i;
-	int ret = vm_ctl(of(b)->source, json_pack("{s:s}", "op", "status"), &status, b->err);
+	int ret;
 
+	of(b)->making = layers_making(of(b)->source);
+	ret = vm_ctl(of(b)->source, json_pack("{s:s}", "op", "status"), &status, b->err);
 	json_array_foreach(json_object_get(status, "disks"), i, disk) {
 		if (ret || json_is_true(json_object_get(disk, "readonly")))
 			continue;
@@ -187,6 +190,8 @@ static int request(struct booting *b)
 		for (unsigned i = 0; i < f->nr_seals; i++)
 			unlinkat(f->source->dir, f->seal[i], 0);
 	json_decref(answer);
+	io_close(f->making);
+	f->making = -1;
 	if (ret)
 		return ret;
 	ret = proc_identify(pid, &b->vm->reg.id);
@@ -240,13 +245,19 @@ static const struct boot_step steps[] = {
 static int fork_vm(struct mn_vm *source, const struct mn_resume *cfg,
 		   struct mn_vm **vm, struct err *err)
 {
-	struct forking f = { .b.err = err, .source = source };
+	struct forking f = { .b.err = err, .source = source, .making = -1 };
 	struct mn_boot boot;
+	int ret;
 
 	resume_config(cfg, &boot);
 	spec_init(&f.b.spec);
 	f.b.keep_alive_pipe = true;
-	return boot_run(&f.b, &boot, steps, ARRAY_LEN(steps), vm);
+	layers_before(source, cfg->event, cfg->event_arg);
+	ret = boot_run(&f.b, &boot, steps, ARRAY_LEN(steps), vm);
+	io_close(f.making);
+	if (!ret)
+		layers_after(source);
+	return ret;
 }
 
 /* With a bundle: the sibling is what the bundle holds, so both are one instant. */

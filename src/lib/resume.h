@@ -17,6 +17,15 @@ int resume_check(struct booting *b);
 /* A new file for a layer of a disk in a VM's directory; its name goes to `name`. */
 int resume_new_layer(int dir, const char *id, char *name, size_t size,
 		     struct err *err);
+/* layers.c: chains of disk layers of a VM that is sealed again and again. */
+
+/* A lock to be closed: others do not remove layers that are made meanwhile. */
+int layers_making(const struct mn_vm *vm);
+/* Before a seal: removes what is not used any more, and sees that there is room. */
+void layers_before(struct mn_vm *vm, mn_event_fn fn, void *arg);
+/* After it: the VMM begins to merge where they are many. */
+void layers_after(struct mn_vm *vm);
+
 /* The phases of a VMM's answer, as events. */
 int resume_phases(const json_t *answer, mn_event_fn fn, void *arg);
 

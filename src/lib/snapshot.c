@@ -54,6 +54,7 @@ struct shot {
 	char seal[SPEC_MAX_DISKS][48];	/* names in the VM's directory */
 	unsigned nr_seals;
 	json_t *sums;			/* owned: "root.0" → digest */
+	int making;			/* owned: a lock; -1: none */
 	uint64_t since;
 };
 
@@ -379,6 +380,8 @@ static int shoot(struct shot *s, struct mn_snapshotted *out)
 	snprintf(out->path, sizeof(out->path), "%s", s->w.path);
 	if (ret || s->cfg->dry_run)
 		return ret;
+	layers_before(s->vm, s->cfg->event, s->cfg->event_arg);
+	s->making = layers_making(s->vm);
 	s->ctl = socket_connect(s->vm->dir, "control", SOCK_SEQPACKET, s->err);
 	ret = s->ctl < 0 ? s->ctl : prepare(s);
 	if (!ret)
@@ -387,6 +390,8 @@ static int shoot(struct shot *s, struct mn_snapshotted *out)
 		ret = freeze(s);
 		if (ret)
 			drop_unused(s);
+		io_close(s->making);
+		s->making = -1;
 	}
 	s->since = io_now_ns();
 	if (!ret)
@@ -406,7 +411,7 @@ int snapshot_vm(struct mn_vm *vm, const struct mn_snapshot *cfg,
 		struct mn_snapshotted *out, struct err *err)
 {
 	struct shot s = { .vm = vm, .cfg = cfg, .err = err, .w = BUNDLE_W_INIT,
-			  .ctl = -1, .roles = json_array(), .sums = json_object(),
+			  .ctl = -1, .making = -1, .roles = json_array(), .sums = json_object(),
 			  .since = io_now_ns() };
 	int ret;
 
@@ -415,12 +420,15 @@ int snapshot_vm(struct mn_vm *vm, const struct mn_snapshot *cfg,
 	else
 		ret = shoot(&s, out);
 	io_close(s.ctl);
+	io_close(s.making);
 	close_all(s.fd, s.nr_fds);
 	bundle_abort(&s.w);
 	json_decref(s.disks);
 	json_decref(s.answer);
 	json_decref(s.roles);
 	json_decref(s.sums);
+	if (!ret && !cfg->dry_run && cfg->keep_alive)
+		layers_after(vm);
 	return ret ? err_wrap_code(err, ERR_SNAPSHOT_DUMP_FAILED, ret,
 				   "no snapshot was made, the VM goes on") : 0;
 }

@@ -15,6 +15,7 @@
 #include "vmm/ctl_server.h"
 #include "vmm/dev/balloon.h"
 #include "vmm/dev/devices.h"
+#include "vmm/merge.h"
 #include "vmm/port_ops.h"
 #include "vmm/process.h"
 #include "vmm/snapshot.h"
@@ -51,14 +52,15 @@ static void op_status(struct ctl_req *req)
 		json_array_append_new(disks, json_pack("{s:s, s:i, s:b}", "id",
 			vm->spec.disk[i].id, "layers", vm->spec.disk[i].nr_layers,
 			"readonly", vm->spec.disk[i].readonly));
-	o = json_pack("{s:s, s:s, s:I, s:i, s:{s:I, s:o}, s:o, s:o, s:o}",
+	o = json_pack("{s:s, s:s, s:I, s:i, s:{s:I, s:o}, s:o, s:o, s:b, s:o}",
 		      "state", vm->paused ? "paused" : "running",
 		      "accel", vm->accel->name,
 		      "uptime_ms", (json_int_t)(up / 1000000),
 		      "cpus", vm->nr_vcpus,
 		      "memory", "ceiling_mib", (json_int_t)vm->spec.memory_mib,
 				"guest", guest_memory(vm),
-		      "ports", ports_to_json(vm), "disks", disks, "counters", counters);
+		      "ports", ports_to_json(vm), "disks", disks, "merging", vm->merge != NULL,
+		      "counters", counters);
 	ctl_ok(req, o);
 }
 
@@ -80,6 +82,7 @@ static void op_layers(struct ctl_req *req)
 	}
 	for (unsigned k = 0; k < vm->spec.disk[i].nr_layers; k++)
 		ctl_give_fd(req, spec_fds_get(&vm->fds, "%s.%u", id, k));
+	ctl_pin_layers(req);
 	ctl_ok(req, json_pack("{s:i}", "layers", vm->spec.disk[i].nr_layers));
 }
 
@@ -134,6 +137,7 @@ const struct ctl_op ctl_ops[] = {
 	{ "port_rm", op_port_rm },
 	{ "port_ls", op_port_ls },
 	{ "layers", op_layers },
+	{ "merge", op_merge },
 	{ "snapshot", op_snapshot },
 	{ "fork", op_fork },
 };

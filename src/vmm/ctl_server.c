@@ -30,6 +30,7 @@
 #include "base/loop.h"
 #include "proto/ctl.h"
 #include "vmm/limits.h"
+#include "vmm/merge.h"
 #include "vmm/vm.h"
 
 struct ctl_client {
@@ -41,6 +42,7 @@ struct ctl_client {
 	int out_fd[CTL_REQ_FDS];	/* borrowed from the VM: go with it */
 	unsigned nr_out_fds;
 	void (*gone)(struct vm *vm);	/* what its end means to somebody; or NULL */
+	bool pins_layers;
 };
 
 struct ctl_server {
@@ -69,6 +71,7 @@ static void watch_listener(struct ctl_server *s)
 static void drop_client(struct ctl_client *c)
 {
 	struct vm *vm = c->server->vm;
+	bool pinned = c->pins_layers;
 
 	if (c->req)
 		c->req->client = NULL;
@@ -81,6 +84,8 @@ static void drop_client(struct ctl_client *c)
 	watch_listener(c->server);
 	buf_done(&c->out);
 	free(c);
+	if (pinned)
+		merge_settle(vm);
 }
 
 static void watch_client(struct ctl_client *c)
@@ -170,6 +175,28 @@ void ctl_fail(struct ctl_req *req, const struct err *err)
 void ctl_on_gone(struct ctl_req *req, void (*fn)(struct vm *vm))
 {
 	req->client->gone = fn;
+}
+
+void ctl_pin_layers(struct ctl_req *req)
+{
+	if (req->client)
+		req->client->pins_layers = true;
+}
+
+bool ctl_pins_layers(const struct ctl_req *req)
+{
+	return req->client && req->client->pins_layers;
+}
+
+bool ctl_layers_pinned(const struct ctl_server *s)
+{
+	struct ctl_client *c;
+
+	if (s)
+		list_for_each(c, &s->clients, node)
+			if (c->pins_layers)
+				return true;
+	return false;
 }
 
 int ctl_take_fd(struct ctl_req *req, unsigned i)

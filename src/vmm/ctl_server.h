@@ -48,6 +48,14 @@ void ctl_fail(struct ctl_req *req, const struct err *err);
 void ctl_progress(struct ctl_req *req, json_t *p);
 /* Calls fn once when the connection of this request ends; before the answer. */
 void ctl_on_gone(struct ctl_req *req, void (*fn)(struct vm *vm));
+/*
+ * The files of the disks stay those they are while this connection lasts: it knows
+ * layers by their number.  merge.c has to do it.
+ */
+void ctl_pin_layers(struct ctl_req *req);
+bool ctl_layers_pinned(const struct ctl_server *s);
+/* Is it this very connection that pins them? */
+bool ctl_pins_layers(const struct ctl_req *req);
 /* Goes beside the answer that follows at once; stays the VM's. */
 void ctl_give_fd(struct ctl_req *req, int fd);
 /* The i-th descriptor, now the caller's; -ENOENT when there are fewer. */

@@ -26,6 +26,7 @@
 #include "vmm/dev/blk.h"
 #include "vmm/dev/devices.h"
 #include "vmm/disk/disk.h"
+#include "vmm/merge.h"
 #include "vmm/snapshot.h"
 #include "vmm/verify.h"
 #include "vmm/vm.h"
@@ -196,6 +197,7 @@ int freeze_begin(struct vm *vm, struct freeze *f, const struct spec_fds *fds,
 	if (ret)
 		return ret;
 	verify_hold(vm->verify);
+	merge_hold(vm->merge);
 	f->mark = f->begun = io_now_ns();
 	vcpu_park_all(vm);
 	phase(f, FREEZE_PARK);
@@ -242,6 +244,7 @@ void freeze_end(struct vm *vm, struct freeze *f)
 	pthread_mutex_unlock(&vm->lock);
 	vcpu_unpark_all(vm);
 	verify_release(vm->verify);
+	merge_release(vm->merge);
 	f->mark = io_now_ns();
 	buf_done(&f->state);
 	log_info("snapshot", "paused for %llu us: park %llu, drain %llu, save %llu, "

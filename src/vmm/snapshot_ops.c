@@ -420,4 +420,5 @@ void op_snapshot(struct ctl_req *req)
 		return;
 	}
 	req->vm->writer = w;
+	ctl_pin_layers(req);	/* its answer numbers them */
 }

@@ -24,6 +24,7 @@
 #include "vmm/console.h"
 #include "vmm/ctl_server.h"
 #include "vmm/dev/devices.h"
+#include "vmm/merge.h"
 #include "vmm/snapshot.h"
 #include "vmm/soft/clock.h"
 #include "vmm/verify.h"
@@ -189,6 +190,7 @@ static int init_ctl(struct vm *vm, struct err *err)
 static void done_ctl(struct vm *vm)
 {
 	snapshot_cancel(vm);
+	merge_cancel(vm);
 	ctl_server_free(vm->ctl);
 }
 

@@ -26,6 +26,7 @@ struct accel;
 struct console;
 struct ctl_server;
 struct loop;
+struct merge;
 struct pool;
 struct process;
 struct restore;
@@ -73,6 +74,7 @@ struct vm {
 	struct restore *restore;	/* owned; only while it is built */
 	struct verify *verify;		/* owned; NULL unless restored from a bundle */
 	struct writer *writer;		/* owned; a snapshot is being written */
+	struct merge *merge;		/* owned; disk layers become fewer */
 	unsigned built;			/* steps of vm_new() that were begun */
 	uint64_t started_ns;		/* CLOCK_MONOTONIC */
 	bool paused;			/* by the user */

@@ -195,37 +195,114 @@ static void model_holds(void **state)
 	}
 }
 
-static void flattened_is_the_same(void **state)
+/* --- merges ----------------------------------------------------------------- */
+
+/* Merges as a VMM does; the chain of files becomes the new one. */
+static unsigned merge(struct layer_stack *s, struct files *f, const struct layer_io *io)
+{
+	unsigned first, nr;
+	int fd = memfile();
+
+	assert_int_equal(layer_merge(s, fd, io, &first, &nr, NULL), 0);
+	if (!nr) {
+		close(fd);
+		return 0;
+	}
+	assert_true(nr >= 2 && first >= 1 && first + nr < f->nr);
+	/* the old files stay open: chains from before are made of them */
+	memmove(f->fd + first + 1, f->fd + first + nr,
+		(f->nr - first - nr) * sizeof(f->fd[0]));
+	f->fd[first] = fd;
+	f->nr -= nr - 1;
+	assert_int_equal(layer_stack_depth(s), f->nr);
+	return nr;
+}
+
+/* A chain as a bundle keeps it. */
+struct kept {
+	struct files f;
+	uint8_t model[SIZE];
+};
+
+static void expect_chain(const struct files *f, const uint8_t *model)
+{
+	struct err err = ERR_INIT;
+	struct layer_stack *s = open_files(f, true, NULL, &err);
+
+	if (!s)
+		fail_msg("%u files: %s", f->nr, err_message(&err));
+	expect_model(s, model);
+	layer_stack_free(s);
+}
+
+/* Snapshots one after the other, with merges between, and everything holds. */
+static void merged_is_the_same(void **state)
 {
 	static uint8_t model[SIZE];
-	struct files f, flat = { .nr = 2 };
-	struct layer_stack *s;
+	struct kept *kept = calloc(8, sizeof(*kept));
 
-	rng_state = 7;
+	for (unsigned seed = 1; seed <= 8; seed++) {
+		unsigned nr_kept = 0, merges = 0;
+		struct files f;
+		struct layer_stack *s;
+
+		rng_state = seed * 0x9e3779b97f4a7c15ull;
+		begin(&f, model);
+		s = open_files(&f, false, NULL, NULL);
+		for (unsigned i = 0; i < 600; i++) {
+			unsigned sealed = f.nr;
+
+			random_op(s, &f, model);
+			if (f.nr > sealed && nr_kept < 8 && rnd(3) == 0) {
+				kept[nr_kept].f = f;
+				kept[nr_kept].f.nr--;	/* without the new top */
+				memcpy(kept[nr_kept++].model, model, SIZE);
+			}
+			if (f.nr >= 5 && rnd(2))
+				merges += !!merge(s, &f, &layer_plain_io);
+			if (i % 16 == 0)
+				expect_model(s, model);
+		}
+		assert_true(merges > 1);
+		expect_model(s, model);
+		layer_stack_free(s);
+		expect_chain(&f, model);
+		for (unsigned i = 0; i < nr_kept; i++)
+			expect_chain(&kept[i].f, kept[i].model);
+		close_range(f.fd[0], ~0u, 0);	/* the old files, too */
+	}
+	free(kept);
+}
+
+/* However often it is sealed: after a merge each layer outweighs those above. */
+static void chains_stay_short(void **state)
+{
+	static uint8_t model[SIZE];
+	struct layer_stack *s;
+	struct files f;
+
+	rng_state = 77;
 	begin(&f, model);
 	s = open_files(&f, false, NULL, NULL);
-	for (unsigned i = 0; i < 400 || f.nr < 4; i++)
-		random_op(s, &f, model);
-	layer_stack_free(s);
-	flat.fd[0] = f.fd[0];
-	flat.fd[1] = memfile();
-	assert_int_equal(layer_flatten(f.fd + 1, f.nr - 1, flat.fd[1], NULL), 0);
-	s = open_files(&flat, true, NULL, NULL);
-	assert_non_null(s);
+	for (unsigned i = 0; i < 300; i++) {
+		for (unsigned k = rnd(4); k--;) {
+			uint64_t at = rnd(SIZE / 4096) * 4096ull;
+
+			memset(model + at, i, 4096);
+			assert_int_equal(rw(s, true, model + at, 4096, at), 0);
+		}
+		f.fd[f.nr] = memfile();
+		assert_int_equal(layer_seal(s, reopen(f.fd[f.nr]), NULL), 0);
+		f.nr++;
+		if (f.nr > 8)
+			merge(s, &f, &layer_plain_io);
+		/* base, top, and at most log2 of 64 clusters between */
+		assert_true(f.nr <= 2 + 7);
+	}
 	expect_model(s, model);
 	layer_stack_free(s);
-	/* sealed: not to be written, but to be built upon */
-	assert_null(open_files(&flat, false, NULL, NULL));
-	flat.fd[2] = memfile();
-	flat.nr = 3;
-	assert_int_equal(layer_create(flat.fd[2], flat.fd[1], false, 0, NULL), 0);
-	s = open_files(&flat, false, NULL, NULL);
-	assert_non_null(s);
-	expect_model(s, model);
-	layer_stack_free(s);
-	close(flat.fd[1]);
-	close(flat.fd[2]);
-	files_close(&f);
+	expect_chain(&f, model);
+	close_range(f.fd[0], ~0u, 0);
 }
 
 /* --- crashes ---------------------------------------------------------------- */
@@ -487,6 +564,68 @@ static void crashes_keep_what_was_flushed(void **state)
 		crash_run(seed, 40);
 }
 
+/* Sealed layers of different content, each part of them flushed or not. */
+static struct layer_stack *deep_stack(struct files *f, uint8_t *model, unsigned layers)
+{
+	struct layer_stack *s;
+
+	begin(f, model);
+	s = open_files(f, false, NULL, NULL);
+	while (f->nr < 2 + layers) {
+		for (unsigned i = 0; i < 12; i++)
+			random_op(s, f, model);
+		f->fd[f->nr] = memfile();
+		assert_int_equal(layer_seal(s, reopen(f->fd[f->nr]), NULL), 0);
+		f->nr++;
+	}
+	return s;
+}
+
+/*
+ * A merge writes to its own file alone, so whenever a crash comes the old chain is
+ * whole; and once it is in place, what was synced of it is all there is to it.
+ */
+static void crashes_in_a_merge(void **state)
+{
+	static struct oplog l;
+	static uint8_t model[SIZE];
+	struct layer_io io = { log_pwritev, log_sync, log_punch, &l };
+
+	for (unsigned seed = 1; seed <= 10; seed++) {
+		unsigned first, nr, synced = 0;
+		int fd = memfile(), after = memfile();
+		struct layer_stack *s;
+		struct files f;
+		struct stat st;
+
+		rng_state = seed * 0x9e3779b97f4a7c15ull;
+		s = deep_stack(&f, model, 5);
+		l = (struct oplog){ .f = &f };
+		assert_int_equal(layer_merge(s, fd, &io, &first, &nr, NULL), 0);
+		assert_true(nr);
+		fstat(fd, &st);
+		assert_int_equal(ftruncate(after, st.st_size), 0);
+		for (unsigned i = 0; i < l.nr; i++) {
+			assert_int_equal(l.op[i].file, f.nr);
+			synced = l.op[i].type == OP_SYNC ? i : synced;
+		}
+		for (unsigned i = 0; i < l.nr; i++) {
+			if (i < synced)
+				replay(&l.op[i], after, false);
+			free(l.op[i].data);
+		}
+		change_boot(after);
+		layer_stack_free(s);
+		expect_chain(&f, model);
+		f.fd[first] = after;
+		memmove(f.fd + first + 1, f.fd + first + nr,
+			(f.nr - first - nr) * sizeof(f.fd[0]));
+		f.nr -= nr - 1;
+		expect_chain(&f, model);
+		close_range(f.fd[0], ~0u, 0);
+	}
+}
+
 /* --- full disks -------------------------------------------------------------- */
 
 struct quota {
@@ -589,6 +728,44 @@ static void failed_sync_is_never_forgotten(void **state)
 	assert_int_equal(layer_flush(s), -EIO);
 	fl.fail = false;
 	assert_int_equal(layer_flush(s), -EIO);
+	layer_stack_free(s);
+	files_close(&f);
+}
+
+static void failed_merges_change_nothing(void **state)
+{
+	static uint8_t model[SIZE];
+	struct flaky fl = { 0, false };
+	struct layer_io io = { quota_pwritev, flaky_sync, quota_punch, &fl };
+	struct layer_stack *s;
+	struct files f;
+	int ret = -1;
+
+	rng_state = 5;
+	s = deep_stack(&f, model, 5);
+	for (int allowed = 0; ret; allowed++) {
+		struct err err = ERR_INIT;
+		unsigned first, nr;
+		int fd = memfile();
+
+		fl.left = allowed;
+		ret = layer_merge(s, fd, &io, &first, &nr, &err);
+		close(fd);
+		if (!ret)
+			break;
+		assert_int_equal(ret, -ENOSPC);
+		assert_int_equal(err.code, ERR_HOST_NO_SPACE);
+		assert_int_equal(layer_stack_depth(s), f.nr);
+		expect_model(s, model);
+		fl = (struct flaky){ 1000000, true };
+		fd = memfile();
+		assert_int_equal(layer_merge(s, fd, &io, &first, &nr, NULL), -EIO);
+		close(fd);
+		assert_int_equal(layer_stack_depth(s), f.nr);
+		fl.fail = false;
+	}
+	assert_true(layer_stack_depth(s) < f.nr);
+	expect_model(s, model);
 	layer_stack_free(s);
 	files_close(&f);
 }
@@ -808,13 +985,45 @@ static void threads_share_clusters(void **state)
 	files_close(&f);
 }
 
+/* The disk is in use while it is merged. */
+static void merges_beside_writers(void **state)
+{
+	static uint8_t model[SIZE];
+	struct worker w[4];
+	pthread_t t[4];
+	struct files f;
+	struct layer_stack *s;
+	void *bad;
+
+	rng_state = 3;
+	s = deep_stack(&f, model, 6);
+	for (unsigned i = 0; i < 4; i++) {
+		w[i] = (struct worker){ s, i };
+		pthread_create(&t[i], NULL, work, &w[i]);
+	}
+	assert_true(merge(s, &f, &layer_plain_io));
+	for (unsigned i = 0; i < 4; i++) {
+		pthread_join(t[i], &bad);
+		assert_null(bad);
+	}
+	for (unsigned i = 0; i < SIZE; i++)
+		model[i] = 1 + 7 * 4 + i / SECTOR % 4;
+	expect_model(s, model);
+	layer_stack_free(s);
+	expect_chain(&f, model);
+	close_range(f.fd[0], ~0u, 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(model_holds),
-		cmocka_unit_test(flattened_is_the_same),
+		cmocka_unit_test(merged_is_the_same),
+		cmocka_unit_test(chains_stay_short),
 		cmocka_unit_test(crashes_keep_what_was_flushed),
+		cmocka_unit_test(crashes_in_a_merge),
 		cmocka_unit_test(full_disk_leaves_a_good_layer),
+		cmocka_unit_test(failed_merges_change_nothing),
 		cmocka_unit_test(failed_sync_is_never_forgotten),
 		cmocka_unit_test(damage_is_noticed),
 		cmocka_unit_test(cut_files_are_refused),
@@ -823,6 +1032,7 @@ int main(void)
 		cmocka_unit_test(discard_gives_space_back),
 		cmocka_unit_test(layers_can_be_larger_than_below),
 		cmocka_unit_test(threads_share_clusters),
+		cmocka_unit_test(merges_beside_writers),
 	};
 
 	return cmocka_run_group_tests_name("layer", tests, NULL, NULL);

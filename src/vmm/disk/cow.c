@@ -70,6 +70,12 @@ static int cow_seal(struct disk *d, int new_fd, struct err *err)
 	return layer_seal(cow_of(d)->s, new_fd, err);
 }
 
+static int cow_merge(struct disk *d, int new_fd, const struct layer_io *io,
+		     unsigned *first, unsigned *nr, struct err *err)
+{
+	return layer_merge(cow_of(d)->s, new_fd, io, first, nr, err);
+}
+
 static void cow_free(struct disk *d)
 {
 	layer_stack_free(cow_of(d)->s);
@@ -84,6 +90,7 @@ static const struct disk_ops cow_ops = {
 	.discard = cow_discard,
 	.write_zeroes = cow_write_zeroes,
 	.seal = cow_seal,
+	.merge = cow_merge,
 	.free = cow_free,
 };
 

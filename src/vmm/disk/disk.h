@@ -16,6 +16,7 @@
 #include <sys/uio.h>
 
 struct err;
+struct layer_io;
 
 #define DISK_SECTOR 512u
 
@@ -40,6 +41,9 @@ struct disk_ops {
 	 * (empty file, owned by the disk on success).  NULL where not offered.
 	 */
 	int (*seal)(struct disk *d, int new_fd, struct err *err);
+	/* layer_merge() of layer/layer.h; NULL where not offered.  Any thread. */
+	int (*merge)(struct disk *d, int new_fd, const struct layer_io *io,
+		     unsigned *first, unsigned *nr, struct err *err);
 	void (*free)(struct disk *d);
 };
 
