@@ -107,6 +107,14 @@ static const struct answer gs_base_answers[] = {
 	{ 5, 0x123456789a },
 };
 
+static const struct expect entry_code_log[] = {
+	V(6), V(6), GP(0), GP(0), PF(4, 0x1000000), PF(4, 0x1000010), PF(6, 0x1000000),
+};
+static const struct answer entry_code_answers[] = {
+	{ 0, 0x4321 }, { 1, G_USS }, { 2, G_SS }, { 3, 0xffffffffffff0000 | G_CS },
+	{ 4, 0x77 }, { 5, 0 }, { 6, 0 }, { 7, 0x95 },
+};
+
 static const struct expect single_step_log[] = {
 	V(1), V(1), V(1), V(1), V(1), V(1), V(1), V(1), V(1), V(1), V(1),
 };
@@ -161,7 +169,7 @@ DECLARE(stacks); DECLARE(soft_ints); DECLARE(double_fault); DECLARE(triple_fault
 DECLARE(segments); DECLARE(syscalls); DECLARE(gs_base); DECLARE(single_step);
 DECLARE(breakpoints); DECLARE(self_modifying); DECLARE(string_faults);
 DECLARE(interrupts); DECLARE(timers); DECLARE(interrupted_work); DECLARE(fpu_modes);
-DECLARE(general_protection);
+DECLARE(general_protection); DECLARE(entry_code);
 
 #define CODE(n) .name = #n, .code = prog_##n, .end = prog_##n##_end
 #define LOG(n) .log = n##_log, .nr_log = ARRAY_LEN(n##_log)
@@ -180,6 +188,7 @@ static const struct program programs[] = {
 	{ CODE(segments), LOG(segments), ANSWER(segments) },
 	{ CODE(syscalls), LOG(syscalls), ANSWER(syscalls) },
 	{ CODE(gs_base), LOG(gs_base), ANSWER(gs_base) },
+	{ CODE(entry_code), LOG(entry_code), ANSWER(entry_code) },
 	{ CODE(single_step), LOG(single_step), ANSWER(single_step) },
 	{ CODE(breakpoints), LOG(breakpoints), ANSWER(breakpoints) },
 	{ CODE(self_modifying), LOG(self_modifying), ANSWER(self_modifying) },

@@ -11,6 +11,7 @@
 #include "base/util.h"
 #include "tests/lib/guest.h"
 #include "vmm/soft/clock.h"
+#include "vmm/soft/jit.h"
 
 #define RAM_SIZE	(64 * MIB)
 #define SECONDS		10
@@ -111,6 +112,15 @@ static void set_start(struct x86_state *s)
 	s->run_state = X86_RUNNING;
 }
 
+/* Code that runs once would never be hot. */
+static void translate_at_once(struct guest *g)
+{
+	struct soft_cpu *cpu = g->vm.vcpu[0].accel_vcpu;
+
+	if (g->vm.accel == &accel_soft && cpu->jit)
+		cpu->jit->heat = 1;
+}
+
 struct guest *guest_new(const struct accel *accel, enum spec_engine engine)
 {
 	const struct bus_region end = { .name = "end", .base = G_PORT_END, .size = 1,
@@ -136,8 +146,10 @@ struct guest *guest_new(const struct accel *accel, enum spec_engine engine)
 	    mem_init(&g->vm.mem, RAM_SIZE, -1, &err) == 0 &&
 	    bus_add(&g->vm.pio, &r, &err) == 0 && accel->vm_init(&g->vm, &err) == 0 &&
 	    accel->mem_map(&g->vm, &err) == 0 &&
-	    accel->vcpu_init(&g->vm.vcpu[0], &err) == 0)
+	    accel->vcpu_init(&g->vm.vcpu[0], &err) == 0) {
+		translate_at_once(g);
 		return g;
+	}
 	guest_free(g);
 	return NULL;
 }

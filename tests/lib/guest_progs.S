@@ -442,6 +442,78 @@ prog_\name\()_end:
 	movq	%rax, G_RESULT + 40
 	END	gs_base
 
+/* --- what kernels do at entry and exit, and who may not --------------------------------------- */
+
+	PROG	entry_code
+	UFAULT	clac
+	UFAULT	stac
+	UFAULT	cli
+	UFAULT	sti
+	UFAULT	pushq 0x1000000
+	leaq	77f(%rip), %rax
+	movq	%rax, G_RECOVER
+	USER	78f
+78:	movl	$0x1000008, %esp		/* the operand is read first */
+	pushq	0x1000010
+	ud2
+77:	leaq	77f(%rip), %rax
+	movq	%rax, G_RECOVER
+	USER	78f
+78:	movl	$0x1000008, %esp
+	pushq	G_UPAGE
+	ud2
+77:	movq	$0x4321, G_KPAGE
+	pushq	G_KPAGE
+	popq	%rax
+	movq	%rax, G_RESULT
+	movl	$G_USS, %eax
+	movl	%eax, %ds
+	movq	$-1, %rbx
+	movl	%ds, %ebx
+	movq	%rbx, G_RESULT + 8
+	movq	$-1, %r9
+	movl	%ss, %r9d
+	movq	%r9, G_RESULT + 16
+	movq	$-1, %r9
+	movw	%cs, %r9w
+	movq	%r9, G_RESULT + 24
+	MSR_PUT	0xc0000103, 0x77		/* TSC_AUX */
+	rdtsc
+	shlq	$32, %rdx
+	orq	%rdx, %rax
+	movq	%rax, %rbx
+	rdtscp
+	movq	%rcx, G_RESULT + 32
+	shlq	$32, %rdx
+	orq	%rdx, %rax
+	subq	%rbx, %rax
+	shrq	$32, %rax			/* not backwards, not by seconds */
+	movq	%rax, G_RESULT + 40
+	std
+	cld
+	pushfq
+	popq	%rax
+	andl	$0x400, %eax
+	movq	%rax, G_RESULT + 48
+	/* flags live on through all of them */
+	CR_SET	cr4, CR4_SMAP
+	xorl	%eax, %eax
+	subl	$1, %eax			/* CF SF AF PF */
+	stac
+	lfence
+	cld
+	swapgs
+	movl	%ds, %ecx
+	swapgs
+	clac
+	pushq	G_KPAGE
+	popq	%rcx
+	pushfq
+	popq	%rax
+	andl	$0x408d5, %eax
+	movq	%rax, G_RESULT + 56
+	END	entry_code
+
 /* --- debugging ---------------------------------------------------------------------------------- */
 
 	PROG	single_step

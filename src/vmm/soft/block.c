@@ -136,9 +136,10 @@ HANDLER(block_end)
 	return branch_to(cpu, i);
 }
 
+/* To what is there now: the jump cache may still lead here. */
 HANDLER(block_dead)
 {
-	return NULL;
+	return block_find(cpu);
 }
 
 HANDLER(single_end)

@@ -14,17 +14,12 @@
 /* rip was set; i is the branch (its nr counts the block's instructions). */
 const struct insn *branch_to(struct soft_cpu *cpu, const struct insn *i)
 {
-	const struct jump *j = &cpu->jumps[jump_hash(cpu->rip)];
 	const struct insn *n;
 
 	cpu->icount += i->nr;
 	if (unlikely(attention(cpu)))
 		return NULL;
-	if (likely(j->rip == cpu->rip &&
-		   (j->gen == cpu->gen || j->gen == cpu->gen_global)))
-		n = j->code;
-	else
-		n = block_find(cpu);
+	n = block_next(cpu);
 	DISPATCH(cpu, n);
 }
 

@@ -135,6 +135,16 @@ int blocks_init(struct soft_cpu *cpu);
 void blocks_done(struct soft_cpu *cpu);
 /* The block at cpu->rip, decoded when need be; raises fetch faults. */
 const struct insn *block_find(struct soft_cpu *cpu);
+/* The same, by a look at the jump cache first. */
+static inline const struct insn *block_next(struct soft_cpu *cpu)
+{
+	const struct jump *j = &cpu->jumps[jump_hash(cpu->rip)];
+
+	if (likely(j->rip == cpu->rip &&
+		   (j->gen == cpu->gen || j->gen == cpu->gen_global)))
+		return j->code;
+	return block_find(cpu);
+}
 /* One instruction at cpu->rip and an end, not cached. */
 const struct insn *block_single(struct soft_cpu *cpu);
 /* Somebody wrote to [gpa, gpa + len): decoded code of it is dropped. */

@@ -81,8 +81,8 @@ static inline void e_st32(struct emit *e, int off, int reg)
 	e_rsp(e, false, 0x89, reg, off);
 }
 
-/* movzx r32, byte [rsp + off] */
-static inline void e_movzx8(struct emit *e, int reg, int off)
+/* movzx r32, byte or word [rsp + off] */
+static inline void e_movzx(struct emit *e, uint8_t op, int reg, int off)
 {
 	uint8_t rex = 0x40 | (reg >> 3) << 2;
 	bool short_off = off == (int8_t)off;
@@ -90,13 +90,23 @@ static inline void e_movzx8(struct emit *e, int reg, int off)
 	if (rex != 0x40)
 		e8(e, rex);
 	e8(e, 0x0f);
-	e8(e, 0xb6);
+	e8(e, op);
 	e8(e, (short_off ? 0x44 : 0x84) | (reg & 7) << 3);
 	e8(e, 0x24);
 	if (short_off)
 		e8(e, off);
 	else
 		e32(e, off);
+}
+
+static inline void e_movzx8(struct emit *e, int reg, int off)
+{
+	e_movzx(e, 0xb6, reg, off);
+}
+
+static inline void e_movzx16(struct emit *e, int reg, int off)
+{
+	e_movzx(e, 0xb7, reg, off);
 }
 
 /* op rm, reg between registers (0x89 mov, 0x01 add, 0x31 xor, 0x21 and …) */

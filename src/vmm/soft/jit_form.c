@@ -277,12 +277,14 @@ static enum form form_of(struct tinsn *t)
 	const ZydisDecodedInstruction *z = &t->z;
 	bool rel = t->ops[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE;
 	bool wide = z->operand_width == 64;
+	enum form form;
 
 	switch (z->mnemonic) {
 	case ZYDIS_MNEMONIC_LEA:
 		return F_LEA;
 	case ZYDIS_MNEMONIC_PUSH:
-		return plain_push_pop(t) ? F_PUSH : F_CALL_OUT;
+		return plain_push_pop(t) || (wide && t->i->flags & INSN_MEM) ?
+			F_PUSH : F_CALL_OUT;
 	case ZYDIS_MNEMONIC_POP:
 		return plain_push_pop(t) ? F_POP : F_CALL_OUT;
 	case ZYDIS_MNEMONIC_LEAVE:
@@ -296,11 +298,6 @@ static enum form form_of(struct tinsn *t)
 		return F_PAUSE;
 	case ZYDIS_MNEMONIC_PUSHFQ:
 		return F_PUSHF;
-	case ZYDIS_MNEMONIC_CLI:
-		return F_CLI;
-	case ZYDIS_MNEMONIC_STI:
-		/* as the last of its block its shadow is the run loop's */
-		return t->i[1].mnemonic ? F_STI : F_INTERP;
 	case ZYDIS_MNEMONIC_JMP:
 		return rel ? F_JMP : z->meta.branch_type == ZYDIS_BRANCH_TYPE_NEAR && wide ?
 			F_JMP_RM : F_INTERP;
@@ -317,7 +314,8 @@ static enum form form_of(struct tinsn *t)
 	if (t->i->flags & INSN_END || z->meta.category == ZYDIS_CATEGORY_COND_BR ||
 	    is_system_move(t))
 		return F_INTERP;
-	return copy_form(t);
+	form = jit_sys_form(t);
+	return form != F_CALL_OUT ? form : copy_form(t);
 }
 
 /* Displacements are added to offsets in the page, in 32 bits. */

@@ -17,8 +17,9 @@
 
 enum form {
 	F_COPY,			/* recode.c does it */
-	F_LEA, F_PUSH, F_POP, F_LEAVE, F_NOP, F_PAUSE, F_PUSHF, F_CLI, F_STI, F_BT,
-	F_STRING,
+	F_LEA, F_PUSH, F_POP, F_LEAVE, F_NOP, F_PAUSE, F_PUSHF, F_BT, F_STRING,
+	F_RAW,			/* the very bytes */
+	F_SYS,			/* jit_sys.c does it */
 	F_CALL_OUT,		/* the interpreter does it */
 	F_JCC,
 	/* these end the block */
@@ -52,6 +53,8 @@ void jit_analyse(const ZydisDecoder *d, struct tinsn *t, bool fp_deny);
 /* F_STRING: does it read from [rsi], write to [rdi]? */
 bool jit_string_loads(const struct tinsn *t);
 bool jit_string_stores(const struct tinsn *t);
+/* jit_sys.c: what it does itself; F_CALL_OUT for all others. */
+enum form jit_sys_form(const struct tinsn *t);
 /* Arithmetic flags somebody may read before this block has set them. */
 uint8_t jit_block_live_in(const struct block *b);
 

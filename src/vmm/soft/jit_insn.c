@@ -215,6 +215,28 @@ static void lea(struct tr *tr, unsigned k)
 		e_st(&tr->e, OFF_GPR(rd), H_S1);
 }
 
+/* The operand is read before the slot below rsp is: that is the order of faults. */
+static void push_mem(struct tr *tr, unsigned k)
+{
+	struct tinsn *t = &tr->t[k];
+	struct emit *e = &tr->e;
+	unsigned first = tr->nr_tails;
+
+	want_cc(tr, t->before);
+	jit_ea(tr, t, H_S1, true);
+	jit_segment(tr, t);
+	jit_access(tr, k, false, 8);
+	e_mem(e, true, 0x8b, H_S2, H_S1, 0);
+	e_st(e, OFF(scratch[JIT_CODE]), H_S2);
+	e_lea(e, true, H_S1, HOST_GUEST_RSP, -1, 0, -8);
+	jit_access(tr, k, true, 8);
+	e_ld(e, H_S2, OFF(scratch[JIT_CODE]));
+	e_mem(e, true, 0x89, H_S2, H_S1, 0);
+	e_lea(e, true, HOST_GUEST_RSP, HOST_GUEST_RSP, -1, 0, -8);
+	for (unsigned n = first; n < tr->nr_tails; n++)
+		tr->tail[n].resume = e->p;
+}
+
 static void push(struct tr *tr, unsigned k)
 {
 	struct tinsn *t = &tr->t[k];
@@ -222,6 +244,10 @@ static void push(struct tr *tr, unsigned k)
 	int src;
 	unsigned tail;
 
+	if (t->i->flags & INSN_MEM) {
+		push_mem(tr, k);
+		return;
+	}
 	want_cc(tr, t->before);
 	e_lea(&tr->e, true, H_S1, HOST_GUEST_RSP, -1, 0, -8);
 	tail = jit_access(tr, k, true, 8);
@@ -288,32 +314,6 @@ static void pushf(struct tr *tr, unsigned k)
 	tr->tail[tail].resume = e->p;
 }
 
-/* A byte of the CPU that must be zero, or the interpreter does it. */
-static void unless_zero(struct tr *tr, unsigned k, int off)
-{
-	e_rsp(&tr->e, false, 0x80, 7, off);	/* cmp byte */
-	e8(&tr->e, 0);
-	add_tail(tr, (struct tail){ .kind = TAIL_SLOW, .k = k, .where = IN_CC,
-				    .fault = NO_FAULT, .site = e_jump(&tr->e, 5) });
-}
-
-/* Kernel code, as CPL 0 always may; STI only with no interrupt waiting. */
-static void set_if(struct tr *tr, unsigned k, bool on)
-{
-	struct emit *e = &tr->e;
-	unsigned first = tr->nr_tails;
-
-	want_cc(tr, tr->t[k].before);
-	clobber(tr);
-	unless_zero(tr, k, OFF(cpl));
-	if (on)
-		unless_zero(tr, k, OFF(irq_latched));
-	e_rsp(e, false, 0x81, on ? 1 : 4, OFF(rflags));	/* or, and */
-	e32(e, on ? FL_IF : ~FL_IF);
-	for (unsigned n = first; n < tr->nr_tails; n++)
-		tr->tail[n].resume = e->p;
-}
-
 /*
  * The bit is in the dword or qword at EA + (index >> log2(bits)) * size; the
  * register form of the instruction on that word masks the index itself.
@@ -355,6 +355,15 @@ static void bit_string(struct tr *tr, unsigned k)
 	tr->tail[tail].resume = e->p;
 }
 
+/* The very bytes: no operands, no flags. */
+static void raw(struct tr *tr, unsigned k)
+{
+	const struct insn *i = tr->t[k].i;
+
+	memcpy(tr->e.p, i->raw, i->len);
+	tr->e.p += i->len;
+}
+
 void jit_insn(struct tr *tr, unsigned k)
 {
 	switch (tr->t[k].form) {
@@ -365,8 +374,8 @@ void jit_insn(struct tr *tr, unsigned k)
 	case F_LEAVE: leave(tr, k); break;
 	case F_PAUSE: e8(&tr->e, 0xf3); e8(&tr->e, 0x90); break;
 	case F_PUSHF: pushf(tr, k); break;
-	case F_CLI: set_if(tr, k, false); break;
-	case F_STI: set_if(tr, k, true); break;
+	case F_RAW: raw(tr, k); break;
+	case F_SYS: jit_sys(tr, k); break;
 	case F_BT: bit_string(tr, k); break;
 	case F_STRING: jit_string(tr, k); break;
 	case F_CALL_OUT: call_out(tr, k); break;

@@ -94,6 +94,9 @@ void jit_string(struct tr *tr, unsigned k);
 /* One instruction that does not end the block. */
 void jit_insn(struct tr *tr, unsigned k);
 
+/* jit_sys.c: F_SYS */
+void jit_sys(struct tr *tr, unsigned k);
+
 /* jit_exit.c: one that does, or the way on where the block just stops. */
 void jit_branch(struct tr *tr, unsigned k);
 void jit_jcc(struct tr *tr, unsigned k);

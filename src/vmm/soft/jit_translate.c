@@ -128,6 +128,7 @@ static bool body_wants_cc(const struct tr *tr)
 		} else if (t->form == F_JCC) {
 			return false;
 		} else if (t->form != F_LEA && t->form != F_NOP && t->form != F_PAUSE &&
+			   t->form != F_RAW &&
 			   t->form != F_FALL &&
 			   t->form != F_JMP) {
 			return true;

@@ -362,7 +362,7 @@ static __attribute__((noinline)) enum soft_stop run_loop(struct soft_cpu *cpu)
 			step_one(cpu);
 			continue;
 		}
-		for (i = block_find(cpu); i;)
+		for (i = block_next(cpu); i;)
 			i = i->fn(cpu, i);
 	}
 }
