@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: MIT
 # Installs the Debian packages that building and testing need; does nothing, in
 # well under a second, when all are there.  Needs root only to install.
+# `deps.sh bench` also those of the benchmarks' other columns and rows.
 set -eu
 
 packages="
@@ -9,9 +10,10 @@ gcc make pkg-config musl-tools
 libslirp-dev libglib2.0-dev libarchive-dev libext2fs-dev comerr-dev
 libzstd-dev libjansson-dev libssl-dev libseccomp-dev libzydis-dev
 liblz4-dev zlib1g-dev liblzma-dev libcmocka-dev
-mmdebstrap e2fsprogs zstd xz-utils jq binutils busybox-static
+mmdebstrap e2fsprogs cpio zstd xz-utils jq binutils busybox-static
 curl perl procps iproute2
 "
+[ "${1:-}" != bench ] || packages="$packages qemu-system-x86 python3-minimal nodejs"
 
 missing=
 for p in $packages; do
