@@ -28,10 +28,10 @@
 #include "vmm/soft/ops.h"
 
 #define BLOCK_INSNS	64
-#define SLOT_BITS	18
+#define SLOT_BITS	19
 #define NR_SLOTS	(1u << SLOT_BITS)
 #define PAGE_HASH_BITS	12
-#define ARENA_SIZE	(64u << 20)
+#define ARENA_SIZE	(256u << 20)
 
 struct code_page {
 	uint64_t gpa;

@@ -91,7 +91,7 @@ struct jit {
 	} stat;
 };
 
-#define JIT_CODE_SIZE	(64u << 20)
+#define JIT_CODE_SIZE	(256u << 20)
 #define JIT_MAX_META	(4u << 20)
 #define JIT_MAX_BLOCKS	(1u << 20)
 #define JIT_MAX_FAULTS	(4u << 20)
