@@ -2,9 +2,13 @@
 /*
  * loop.c - epoll, a sorted list of timers, and a queue of posted calls.
  *
- * One wake-up runs three batches: expired timers, posts, ready descriptors.
+ * One wake-up runs three batches: expired timers, ready descriptors, posts.
  * Each batch is cut off before its first callback runs, so that a callback that
  * re-arms itself cannot starve the others.
+ *
+ * A post wakes the loop only when it sleeps or is about to (`asleep`, under the
+ * lock): most posts are made by callbacks of the loop, and three system calls to
+ * wake oneself cost more than what such a post does.
  *
  * Deleting within a batch: a timer or a post is unlinked from whatever list it is
  * on, and loop_del() blanks the entries of its descriptor in the event array that
@@ -47,6 +51,7 @@ struct loop {
 
 	pthread_mutex_t lock;		/* below */
 	struct post_queue posted, batch;
+	bool asleep;
 };
 
 static void queue_init(struct post_queue *q)
@@ -189,20 +194,21 @@ static void run_timers(struct loop *l)
 
 void loop_post(struct loop *l, struct loop_work *w)
 {
-	bool first;
+	bool asleep;
 
 	pthread_mutex_lock(&l->lock);
 	if (w->queued) {
 		pthread_mutex_unlock(&l->lock);
 		return;
 	}
-	first = !l->posted.head;
+	asleep = l->asleep;
+	l->asleep = false;
 	w->queued = true;
 	w->next = NULL;
 	*l->posted.tail = w;
 	l->posted.tail = &w->next;
 	pthread_mutex_unlock(&l->lock);
-	if (first)
+	if (asleep)
 		wake(l);
 }
 
@@ -296,16 +302,36 @@ static void run_events(struct loop *l)
 	l->nr_events = l->next_event = 0;
 }
 
+/* False while there are posts.  Until wake_up() a new one writes to wake_fd. */
+static bool fall_asleep(struct loop *l)
+{
+	bool asleep;
+
+	pthread_mutex_lock(&l->lock);
+	asleep = l->asleep = !l->posted.head;
+	pthread_mutex_unlock(&l->lock);
+	return asleep;
+}
+
+static void wake_up(struct loop *l)
+{
+	pthread_mutex_lock(&l->lock);
+	l->asleep = false;
+	pthread_mutex_unlock(&l->lock);
+}
+
 /* How long the loop may sleep; NULL: until something happens. */
 static struct timespec *sleep_time(struct loop *l, struct timespec *ts)
 {
 	uint64_t now, ns = 0;
 
-	if (list_empty(&l->timers))
-		return NULL;
-	now = io_now_ns();
-	if (list_first(&l->timers, struct loop_timer, node)->deadline > now)
-		ns = list_first(&l->timers, struct loop_timer, node)->deadline - now;
+	if (fall_asleep(l)) {
+		if (list_empty(&l->timers))
+			return NULL;
+		now = io_now_ns();
+		if (list_first(&l->timers, struct loop_timer, node)->deadline > now)
+			ns = list_first(&l->timers, struct loop_timer, node)->deadline - now;
+	}
 	ts->tv_sec = ns / NSEC_PER_SEC;
 	ts->tv_nsec = ns % NSEC_PER_SEC;
 	return ts;
@@ -321,12 +347,11 @@ int loop_run(struct loop *l)
 
 		if (n < 0 && errno != EINTR)
 			return -errno;
+		wake_up(l);
 		l->nr_events = n < 0 ? 0 : n;
 		l->next_event = 0;
 		run_timers(l);
 		run_events(l);
-		/* After the events: one of them empties wake_fd, and a post made
-		 * before that is not announced again. */
 		run_posts(l);
 	}
 	return 0;

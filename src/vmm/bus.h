@@ -6,7 +6,7 @@
  * accepts.  Reads of nothing give all ones, writes to nothing are dropped, both
  * logged once: a guest probes what it likes.  Regions are added while the VM is
  * built and never removed, so look-ups need no lock; handlers run under vm->lock
- * except those marked `unlocked`.
+ * except where `unlocked` says that they may do without.
  */
 #ifndef VMM_BUS_H
 #define VMM_BUS_H
@@ -25,7 +25,7 @@ struct bus_region {
 	uint64_t (*read)(void *dev, uint64_t off, unsigned len);
 	void (*write)(void *dev, uint64_t off, unsigned len, uint64_t val);
 	void *dev;		/* borrowed */
-	bool unlocked;		/* handler takes its own locks */
+	bool (*unlocked)(uint64_t off);	/* NULL: nowhere */
 };
 
 struct bus {

@@ -31,13 +31,16 @@
 static void access_region(struct vm *vm, const struct bus_region *r, uint64_t addr,
 			  uint64_t *val, unsigned len, bool write)
 {
-	if (!r->unlocked)
+	uint64_t off = addr - r->base;
+	bool locked = !r->unlocked || !r->unlocked(off);
+
+	if (locked)
 		pthread_mutex_lock(&vm->lock);
 	if (write && r->write)
-		r->write(r->dev, addr - r->base, len, *val);
+		r->write(r->dev, off, len, *val);
 	else if (!write)
-		*val = r->read ? r->read(r->dev, addr - r->base, len) : UINT64_MAX;
-	if (!r->unlocked)
+		*val = r->read ? r->read(r->dev, off, len) : UINT64_MAX;
+	if (locked)
 		pthread_mutex_unlock(&vm->lock);
 }
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 #include <pthread.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -171,6 +172,8 @@ static void *poster(void *arg)
 {
 	struct counter *c = arg;
 
+	while (!c->seen[0])	/* the loop runs */
+		loop_post(c->l, &c->w[0]);
 	for (int i = 0; i < NR_POSTS; i++) {
 		loop_post(c->l, &c->w[0]);
 		loop_post(c->l, &c->w[1]);
@@ -190,8 +193,37 @@ static void posts_from_another_thread(void **state)
 	pthread_join(t, NULL);
 	loop_unpost(f->l, &c.w[0]);
 	loop_unpost(f->l, &c.w[1]);
-	assert_true(c.seen[0] >= 1 && c.seen[0] <= NR_POSTS);
+	assert_true(c.seen[0] >= 1);
 	assert_true(c.seen[1] >= 0 && c.seen[1] <= NR_POSTS);
+}
+
+/* One at a time, so that each finds the loop asleep, awake or on its way. */
+static void *careful_poster(void *arg)
+{
+	struct counter *c = arg;
+
+	for (int i = 0; i < NR_POSTS; i++) {
+		loop_post(c->l, &c->w[0]);
+		while (c->seen[0] <= i)
+			if (i & 1)
+				sched_yield();
+	}
+	loop_stop(c->l);
+	return NULL;
+}
+
+static void no_post_is_slept_through(void **state)
+{
+	struct fix *f = *state;
+	struct counter c = { .l = f->l, .w = { { .cb = count0 } } };
+	pthread_t t;
+
+	pthread_create(&t, NULL, careful_poster, &c);
+	alarm(60);
+	loop_run(f->l);
+	alarm(0);
+	pthread_join(t, NULL);
+	assert_int_equal(c.seen[0], NR_POSTS);
 }
 
 static void stop_cb(struct loop_work *w)
@@ -237,6 +269,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(deleted_fd_gets_no_callback, setup, teardown),
 		cmocka_unit_test_setup_teardown(posts_keep_order_and_unpost, setup, teardown),
 		cmocka_unit_test_setup_teardown(posts_from_another_thread, setup, teardown),
+		cmocka_unit_test_setup_teardown(no_post_is_slept_through, setup, teardown),
 		cmocka_unit_test_setup_teardown(posts_made_by_posts_run, setup, teardown),
 		cmocka_unit_test_setup_teardown(stop_before_run_returns, setup, teardown),
 	};

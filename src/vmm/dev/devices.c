@@ -68,6 +68,7 @@ static int add_device(struct vm *vm, const struct virtio_class *class,
 		.name = class->name, .base = LAYOUT_VIRTIO_ADDR(slot),
 		.size = PAGE_SIZE, .min_len = 1, .max_len = 8,
 		.read = virtio_mmio_read, .write = virtio_mmio_write,
+		.unlocked = virtio_mmio_unlocked,
 	};
 	struct virtio_dev *dev;
 	int ret;

@@ -8,6 +8,7 @@
  * queue, features after FEATURES_OK) is ignored: the device keeps working by
  * what was agreed on.
  */
+#include <stdatomic.h>
 #include <string.h>
 
 #include "base/util.h"
@@ -62,10 +63,19 @@ static uint64_t config_read(struct virtio_dev *dev, unsigned off, unsigned len)
 	return val;
 }
 
+/*
+ * Every interrupt has the driver touch these two, at the moment when the thread
+ * that raised it mostly still holds the lock.
+ */
+bool virtio_mmio_unlocked(uint64_t off)
+{
+	return off == R_ISR || off == R_ISR_ACK;
+}
+
 uint64_t virtio_mmio_read(void *opaque, uint64_t off, unsigned len)
 {
 	struct virtio_dev *dev = opaque;
-	const struct virtq *vq = selected(dev);
+	const struct virtq *vq;
 
 	if (off >= MMIO_CONFIG)
 		return config_read(dev, off - MMIO_CONFIG, len);
@@ -77,9 +87,9 @@ uint64_t virtio_mmio_read(void *opaque, uint64_t off, unsigned len)
 	case R_DEVICE_ID: return dev->class->id;
 	case R_VENDOR: return MMIO_VENDOR;
 	case R_FEATURES: return word_of(dev->features, dev->features_sel);
-	case R_QUEUE_MAX: return vq ? vq->max_size : 0;
-	case R_QUEUE_READY: return vq ? vq->ready : 0;
-	case R_ISR: return dev->isr;
+	case R_QUEUE_MAX: vq = selected(dev); return vq ? vq->max_size : 0;
+	case R_QUEUE_READY: vq = selected(dev); return vq ? vq->ready : 0;
+	case R_ISR: return atomic_load(&dev->isr);
 	case R_STATUS: return dev->status;
 	case R_GENERATION: return dev->config_generation;
 	case R_SHM_LEN_LO:
@@ -168,7 +178,7 @@ void virtio_mmio_write(void *opaque, uint64_t off, unsigned len, uint64_t val)
 	case R_DRIVER_FEATURES_SEL: dev->driver_features_sel = val; break;
 	case R_QUEUE_SEL: dev->queue_sel = val; break;
 	case R_QUEUE_NOTIFY: virtio_ring_bell(dev); break;
-	case R_ISR_ACK: dev->isr &= ~(uint32_t)val; break;
+	case R_ISR_ACK: atomic_fetch_and(&dev->isr, ~(uint32_t)val); break;
 	case R_STATUS: write_status(dev, val); break;
 	default: write_queue(selected(dev), off, val); break;
 	}

@@ -10,6 +10,7 @@
 #include "vmm/virtio/virtio.h"
 
 #include <errno.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -157,7 +158,7 @@ void virtio_reset(struct virtio_dev *dev)
 
 void virtio_interrupt(struct virtio_dev *dev, uint32_t isr_bits)
 {
-	dev->isr |= isr_bits;
+	atomic_fetch_or(&dev->isr, isr_bits);
 	irq_pulse(&dev->irq);
 }
 

@@ -96,7 +96,7 @@ struct virtio_dev {
 	uint8_t status;
 	uint64_t features;		/* offered */
 	uint64_t driver_features;	/* accepted */
-	uint32_t isr;			/* interrupt status register (4.2.2) */
+	_Atomic uint32_t isr;		/* interrupt status register (4.2.2) */
 	uint32_t config_generation;
 	bool complained;		/* a broken ring was logged */
 	struct virtq vq[LIMIT_QUEUES];
@@ -150,13 +150,14 @@ void virtio_ring_bell(struct virtio_dev *dev);
 void virtio_kick_queues(struct virtio_dev *dev);
 
 /*
- * virtio-mmio register window (4.2), PAGE_SIZE bytes.  Runs on a vCPU thread
- * under vm->lock.  QUEUE_NOTIFY only rings the bell; which queue it was for is
+ * virtio-mmio register window (4.2), PAGE_SIZE bytes.  Runs on a vCPU thread,
+ * under vm->lock but for the registers that unlocked() names.  QUEUE_NOTIFY only rings the bell; which queue it was for is
  * not kept, because a CPU backend's own doorbell does not tell either: a bell
  * means to look at every queue.
  */
 uint64_t virtio_mmio_read(void *dev, uint64_t off, unsigned len);
 void virtio_mmio_write(void *dev, uint64_t off, unsigned len, uint64_t val);
+bool virtio_mmio_unlocked(uint64_t off);
 #define VIRTIO_MMIO_QUEUE_NOTIFY 0x50
 
 #endif
