@@ -247,6 +247,13 @@ MN_API int mn_port_add(struct mn_vm *vm, struct mn_port *port, struct mn_error *
 MN_API int mn_port_rm(struct mn_vm *vm, const struct mn_port *port,
 		      struct mn_error *err);
 
+struct mn_disk {
+	char id[20];			/* "root", "mount0" */
+	bool readonly;
+	unsigned layers;		/* the base included */
+	uint64_t own_bytes;		/* on disk, in files of this VM alone */
+};
+
 struct mn_status {
 	size_t size;
 	pid_t pid;
@@ -263,6 +270,11 @@ struct mn_status {
 	uint64_t cpus;
 	unsigned nr_ports;
 	struct mn_port port[64];
+	char image_sha256[65];		/* of the archive; "" when not known, and so */
+	char kernel[128];		/* its version */
+	char kernel_sha256[65];
+	unsigned nr_disks;		/* with `deep` */
+	struct mn_disk disk[16];
 };
 
 /* `deep` also asks the VMM, else registry and /proc alone are read. */
@@ -421,8 +433,9 @@ MN_API int mn_vm_fork(struct mn_vm *source, const struct mn_resume *cfg,
 		      struct mn_vm **vm, struct mn_error *err);
 
 /*
- * What a bundle is, as JSON: meta.json with "path", "bytes" and "linked" added.
- * verify: every byte is checked first.  *json is to be freed.
+ * What a bundle is, as JSON: meta.json with where its bytes are and whether it can
+ * be resumed here added (docs/snapshot.md).  verify: every byte is checked first, and
+ * damage is an error.  *json is to be freed.
  */
 MN_API int mn_bundle_inspect(const char *path, bool verify, mn_event_fn event,
 			     void *event_arg, char **json, struct mn_error *err);

@@ -52,6 +52,8 @@ bool out_colour(int fd);
 unsigned out_width(void);		/* columns of stdout's terminal; 0: none */
 /* "1.5 GiB", "3 h 12 m" */
 void out_bytes(char *to, size_t size, uint64_t bytes);
+/* A row of inspect: a name and the start of its digest, either may be "". */
+void out_identity(const char *row, const char *name, const char *sha256);
 void out_duration(char *to, size_t size, uint64_t ms);
 
 /* Steps and bars on a terminal, quiet elsewhere.  For mn_*'s `event`. */

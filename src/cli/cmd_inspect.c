@@ -17,6 +17,18 @@ static json_t *text(const char *s)
 	return *s ? json_string(s) : json_null();
 }
 
+static json_t *disks(const struct mn_status *st)
+{
+	json_t *list = json_array();
+
+	for (unsigned i = 0; i < st->nr_disks; i++)
+		json_array_append_new(list, json_pack("{s:s, s:b, s:i, s:I}",
+			"id", st->disk[i].id, "readonly", st->disk[i].readonly,
+			"layers", (int)st->disk[i].layers,
+			"own_bytes", (json_int_t)st->disk[i].own_bytes));
+	return list;
+}
+
 static json_t *describe(const struct mn_status *st)
 {
 	json_t *ports = json_array();
@@ -27,7 +39,8 @@ static json_t *describe(const struct mn_status *st)
 			"host_port", st->port[i].host_port,
 			"guest_port", st->port[i].guest_port,
 			"proto", st->port[i].udp ? "udp" : "tcp"));
-	return json_pack("{s:b, s:s, s:i, s:o, s:s, s:o, s:o, s:o, s:I, s:I, s:I, s:{s:I, s:I}, s:o, s:o}",
+	return json_pack("{s:b, s:s, s:i, s:o, s:s, s:o, s:o, s:o, s:I, s:I, s:I, s:{s:I, s:I}, s:o, s:o, "
+			 "s:o, s:{s:o, s:o}, s:o}",
 			 "ok", 1, "kind", "vm", "pid", (int)st->pid,
 			 "name", text(st->name), "state", st->state,
 			 "accel", text(st->accel), "image", text(st->image),
@@ -37,7 +50,10 @@ static json_t *describe(const struct mn_status *st)
 			 "uptime_ms", (json_int_t)st->uptime_ms,
 			 "memory", "rss_bytes", (json_int_t)st->rss_bytes,
 			 "ceiling_mib", (json_int_t)st->ceiling_mib,
-			 "ports", ports, "forked_from", text(st->forked_from));
+			 "ports", ports, "forked_from", text(st->forked_from),
+			 "image_sha256", text(st->image_sha256),
+			 "kernel", "version", text(st->kernel),
+			 "sha256", text(st->kernel_sha256), "disks", disks(st));
 }
 
 static void row(const char *name, const char *value)
@@ -55,7 +71,8 @@ static void print(const struct mn_status *st)
 	row("name", st->name[0] ? st->name : "-");
 	row("state", st->state);
 	row("accel", st->accel[0] ? st->accel : "-");
-	row("image", st->image);
+	out_identity("image", st->image, st->image_sha256);
+	out_identity("kernel", st->kernel, st->kernel_sha256);
 	row("directory", st->directory);
 	out_duration(a, sizeof(a), st->uptime_ms);
 	strftime(b, sizeof(b), "%F %T", localtime_r(&began, &tm));
@@ -66,6 +83,12 @@ static void print(const struct mn_status *st)
 	out_bytes(b, sizeof(b), st->ceiling_mib << 20);
 	snprintf(line, sizeof(line), "%s of %s", a, b);
 	row("memory", line);
+	for (unsigned i = 0; i < st->nr_disks; i++) {
+		out_bytes(a, sizeof(a), st->disk[i].own_bytes);
+		printf("%-12s %s: %s of its own, %u layer%s\n", i ? "" : "disks",
+		       st->disk[i].id, a, st->disk[i].layers - 1,
+		       st->disk[i].layers == 2 ? "" : "s");
+	}
 	for (unsigned i = 0; i < st->nr_ports; i++)
 		printf("%-12s %s:%u -> %u/%s\n", "port", st->port[i].host_addr,
 		       st->port[i].host_port, st->port[i].guest_port,
@@ -187,7 +210,7 @@ const struct cmd cmd_inspect = {
 	.opt = {
 		.name = "inspect",
 		.summary = "Show what a VM, a bundle or an image is, and where its bytes are",
-		.json = "ok, kind, pid, name, state, accel, image, directory, cpus, started_at (ms), uptime_ms, memory{rss_bytes, ceiling_mib}, ports[], forked_from; an image: ok, kind, path, sha256, bytes, content_bytes, entries, cached, config{cmd, env, cwd}; a bundle: ok, kind, verified, path, bytes, linked, and its meta.json",
+		.json = "ok, kind, pid, name, state, accel, image, directory, cpus, started_at (ms), uptime_ms, memory{rss_bytes, ceiling_mib}, ports[], forked_from, image_sha256, kernel{version, sha256}, disks[{id, readonly, layers, own_bytes}]; an image: ok, kind, path, sha256, bytes, content_bytes, entries, cached, config{cmd, env, cwd}; a bundle: ok, kind, verified, path, bytes, linked, parts{memory, base, layers, state}{bytes, on_disk, linked}, restorable{here, backends[{name, ok, message}], problems[{code, message}]}, and its meta.json with memory{zero_bytes; with --verify disk_bytes, own_bytes} and files[{on_disk, links}]",
 		.args = (const struct opt_arg[]){
 			{ .name = "TARGET", .offset = offsetof(struct opts, target),
 			  .help = "name or pid of a running VM, or the path of a bundle or image",

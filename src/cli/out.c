@@ -108,6 +108,13 @@ void out_bytes(char *to, size_t size, uint64_t bytes)
 	snprintf(to, size, u && v < 10 ? "%.1f %s" : "%.0f %s", v, units[u]);
 }
 
+void out_identity(const char *row, const char *name, const char *sha256)
+{
+	if (*name || *sha256)
+		printf("%-12s %s%s%.12s\n", row, *name ? name : "unknown",
+		       *sha256 ? ", sha256 " : "", sha256);
+}
+
 void out_duration(char *to, size_t size, uint64_t ms)
 {
 	uint64_t s = ms / 1000;

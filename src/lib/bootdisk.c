@@ -104,6 +104,7 @@ int boot_disk(struct booting *b)
 		return ret;
 	snprintf(b->vm->reg.image, sizeof(b->vm->reg.image), "%s",
 		 b->cfg->image ? b->cfg->image : "base");
+	memcpy(b->vm->reg.image_sha256, disk.info.hash, sizeof(disk.info.hash));
 	*d = (struct spec_disk){ .id = strdup("root"), .nr_layers = 1 };
 	b->spec.nr_disks = 1;
 	ret = disk_size(b, &disk.info, &d->size);

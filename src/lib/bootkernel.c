@@ -193,6 +193,7 @@ static int open_kernel(struct booting *b)
 		return err_code(b->err, ERR_BOOT_KERNEL_NOT_FOUND, num,
 				"cannot read the kernel %s: %s", path, strerror(num));
 	}
+	boot_identify_kernel(b, fd);
 	return booting_role(b, fd, "kernel");
 }
 

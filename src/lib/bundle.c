@@ -101,8 +101,7 @@ static int take_spec(struct bundle *b, struct err *err)
 
 /* --- files ---------------------------------------------------------------- */
 
-/* Opens a file that meta.json names and compares its size. */
-static int open_listed(const struct bundle *b, const json_t *f, struct err *err)
+int bundle_open_file(const struct bundle *b, const json_t *f, struct err *err)
 {
 	const char *name = json_str_opt(f, "name", "", NULL);
 	json_int_t size = json_integer_value(json_object_get(f, "size"));
@@ -150,7 +149,7 @@ static int check_files(const struct bundle *b, struct err *err)
 	if (!json_is_array(files) || json_array_size(files) > FILES_MAX)
 		return damaged(b, err, "meta.json lists no files");
 	json_array_foreach(files, i, f) {
-		int fd = open_listed(b, f, err);
+		int fd = bundle_open_file(b, f, err);
 
 		io_close(fd);
 		ret = fd < 0 ? fd : is_check(f, "sha256") ? check_small(b, f, err) : 0;
@@ -189,10 +188,8 @@ static int check_needed(const struct bundle *b, struct err *err)
 	return 0;
 }
 
-int bundle_open(struct bundle *b, const char *path, struct err *err)
+int bundle_load(struct bundle *b, const char *path, struct err *err)
 {
-	int ret;
-
 	*b = (struct bundle){ .dir = -1 };
 	spec_init(&b->spec);
 	if (!realpath(path, b->path))
@@ -202,9 +199,13 @@ int bundle_open(struct bundle *b, const char *path, struct err *err)
 	if (b->dir < 0)
 		return err_code(err, ERR_BOOT_SNAPSHOT_NOT_FOUND, errno,
 				"%s is no bundle: %s", path, strerror(errno));
-	ret = read_meta(b, err);
-	if (!ret)
-		ret = check_version(b, err);
+	return read_meta(b, err);
+}
+
+int bundle_check(struct bundle *b, struct err *err)
+{
+	int ret = check_version(b, err);
+
 	if (!ret)
 		ret = check_digest(b, err);
 	if (!ret)
@@ -212,6 +213,13 @@ int bundle_open(struct bundle *b, const char *path, struct err *err)
 	if (!ret)
 		ret = check_needed(b, err);
 	return ret ? ret : check_files(b, err);
+}
+
+int bundle_open(struct bundle *b, const char *path, struct err *err)
+{
+	int ret = bundle_load(b, path, err);
+
+	return ret ? ret : bundle_check(b, err);
 }
 
 void bundle_done(struct bundle *b)
@@ -287,7 +295,7 @@ int bundle_verify(const struct bundle *b, mn_event_fn fn, void *arg, struct err 
 
 	json_array_foreach(json_object_get(b->meta, "files"), i, f) {
 		struct verify v = { fn, arg, json_str_opt(f, "name", "", NULL) };
-		int fd = open_listed(b, f, err);
+		int fd = bundle_open_file(b, f, err);
 
 		ret = fd < 0 ? fd : 0;
 		if (!ret && is_check(f, "sums"))
@@ -299,43 +307,4 @@ int bundle_verify(const struct bundle *b, mn_event_fn fn, void *arg, struct err 
 			break;
 	}
 	return ret;
-}
-
-/* --- for people ----------------------------------------------------------- */
-
-/* Files that other bundles, VMs or the cache share cost their bytes once. */
-static uint64_t linked_bytes(const struct bundle *b)
-{
-	const json_t *f;
-	uint64_t all = 0;
-	struct stat st;
-	size_t i;
-
-	json_array_foreach(json_object_get(b->meta, "files"), i, f)
-		if (!fstatat(b->dir, json_str_opt(f, "name", "", NULL), &st,
-			     AT_SYMLINK_NOFOLLOW) && st.st_nlink > 1)
-			all += (uint64_t)st.st_blocks * 512;
-	return all;
-}
-
-int mn_bundle_inspect(const char *path, bool verify, mn_event_fn event,
-		      void *event_arg, char **json, struct mn_error *err)
-{
-	struct err e = ERR_INIT;
-	struct bundle b;
-	int ret = bundle_open(&b, path, &e);
-
-	*json = NULL;
-	if (!ret && verify)
-		ret = bundle_verify(&b, event, event_arg, &e);
-	if (!ret) {
-		json_object_set_new(b.meta, "path", json_text(b.path));
-		json_object_set_new(b.meta, "bytes", json_integer(bundle_bytes(&b)));
-		json_object_set_new(b.meta, "linked", json_integer(linked_bytes(&b)));
-		*json = json_dumps(b.meta, JSON_COMPACT);
-		if (!*json)
-			ret = err_set(&e, ENOMEM, "out of memory");
-	}
-	bundle_done(&b);
-	return lib_return(err, &e, ret);
 }

@@ -31,17 +31,39 @@ struct bundle {
 	struct spec spec;	/* of the VM it was taken of */
 };
 
-/* SNAPSHOT_DAMAGED, _VERSION, _ARCH_MISMATCH, BOOT_SNAPSHOT_NOT_FOUND. */
+/* bundle_load() and bundle_check(). */
 int bundle_open(struct bundle *b, const char *path, struct err *err);
+/* Reads meta.json as it is: BOOT_SNAPSHOT_NOT_FOUND, SNAPSHOT_DAMAGED. */
+int bundle_load(struct bundle *b, const char *path, struct err *err);
+/* SNAPSHOT_VERSION, _ARCH_MISMATCH, _DAMAGED. */
+int bundle_check(struct bundle *b, struct err *err);
 void bundle_done(struct bundle *b);	/* also a zeroed one, or after a failure */
 /* Reads everything; reports progress. */
 int bundle_verify(const struct bundle *b, mn_event_fn fn, void *arg, struct err *err);
+/* Opens a file that meta.json names, of the size it says. */
+int bundle_open_file(const struct bundle *b, const json_t *f, struct err *err);
 /* Bytes on disk, by fstat; links to other files count whole. */
 uint64_t bundle_bytes(const struct bundle *b);
+
+/* --- bundle_kinds.c --------------------------------------------------------- */
+
+/* How many pages of memory the bundle's disks have as well. */
+int bundle_shared_pages(const struct bundle *b, uint64_t *pages, struct err *err);
 
 /* --- bundle_sum.c: digests ------------------------------------------------- */
 
 #define BUNDLE_SUM_LEN 65	/* hex and NUL */
+
+/* A walk over the 4 KiB pages of a file that are not zero; holes cost nothing. */
+struct bundle_walk {
+	int (*page)(void *arg, uint64_t nr, const uint8_t *data);
+	void *arg;
+	/* Now and then, with the bytes read so far; may be NULL.  Negative ends it. */
+	int (*step)(void *arg, uint64_t done);
+	void *step_arg;
+};
+
+int bundle_walk_pages(int fd, const struct bundle_walk *w);
 
 /* SHA-256 of bytes. */
 int bundle_sum_data(const void *data, size_t len, char hex[BUNDLE_SUM_LEN]);

@@ -43,21 +43,27 @@ static bool add_number(EVP_MD_CTX *ctx, uint64_t v)
 	return EVP_DigestUpdate(ctx, bytes, sizeof(bytes));
 }
 
-/* One block that begins at a page; data past its end is zero. */
-static bool add_block(EVP_MD_CTX *ctx, const uint8_t *data, uint64_t off, size_t len)
+static int add_page(void *arg, uint64_t nr, const uint8_t *data)
 {
-	for (size_t at = 0; at < len; at += MEMSUM_PAGE) {
-		if (memsum_zero(data + at))
-			continue;
-		if (!add_number(ctx, (off + at) / MEMSUM_PAGE) ||
-		    !EVP_DigestUpdate(ctx, data + at, MEMSUM_PAGE))
-			return false;
-	}
-	return true;
+	EVP_MD_CTX *ctx = arg;
+
+	return add_number(ctx, nr) && EVP_DigestUpdate(ctx, data, MEMSUM_PAGE) ?
+	       0 : -ENOMEM;
 }
 
-static int add_data(EVP_MD_CTX *ctx, int fd, uint64_t size, uint8_t *data,
-		    int (*step)(void *arg, uint64_t done), void *arg)
+/* One block that begins at a page; data past its end is zero. */
+static int walk_block(const struct bundle_walk *w, const uint8_t *data, uint64_t off,
+		      size_t len)
+{
+	int ret = 0;
+
+	for (size_t at = 0; at < len && !ret; at += MEMSUM_PAGE)
+		if (!memsum_zero(data + at))
+			ret = w->page(w->arg, (off + at) / MEMSUM_PAGE, data + at);
+	return ret;
+}
+
+static int walk(int fd, const struct bundle_walk *w, uint64_t size, uint8_t *data)
 {
 	uint64_t off = 0, done = 0;
 	int ret = 0;
@@ -73,12 +79,24 @@ static int add_data(EVP_MD_CTX *ctx, int fd, uint64_t size, uint8_t *data,
 		if (n < 0)
 			return (int)n;
 		memset(data + n, 0, BLOCK - (size_t)n);
-		if (!add_block(ctx, data, off, (size_t)n))
-			return -ENOMEM;
+		ret = walk_block(w, data, off, (size_t)n);
 		off += BLOCK;
 		done += (uint64_t)n;
-		ret = step ? step(arg, done) : 0;
+		if (!ret && w->step)
+			ret = w->step(w->step_arg, done);
 	}
+	return ret;
+}
+
+int bundle_walk_pages(int fd, const struct bundle_walk *w)
+{
+	uint8_t *data = malloc(BLOCK);
+	struct stat st;
+	int ret = !data ? -ENOMEM : fstat(fd, &st) < 0 ? -errno : 0;
+
+	if (!ret)
+		ret = walk(fd, w, (uint64_t)st.st_size, data);
+	free(data);
 	return ret;
 }
 
@@ -86,20 +104,21 @@ int bundle_sum_pages(int fd, char hex[BUNDLE_SUM_LEN],
 		     int (*step)(void *arg, uint64_t done), void *arg)
 {
 	EVP_MD_CTX *ctx = EVP_MD_CTX_new();
-	uint8_t *data = malloc(BLOCK), sum[DIGEST];
+	struct bundle_walk w = { .page = add_page, .arg = ctx, .step = step,
+				 .step_arg = arg };
+	uint8_t sum[DIGEST];
 	struct stat st;
 	int ret = -ENOMEM;
 
-	if (ctx && data && EVP_DigestInit_ex(ctx, EVP_sha256(), NULL))
+	if (ctx && EVP_DigestInit_ex(ctx, EVP_sha256(), NULL))
 		ret = fstat(fd, &st) < 0 ? -errno : 0;
 	if (!ret)
-		ret = add_data(ctx, fd, (uint64_t)st.st_size, data, step, arg);
+		ret = bundle_walk_pages(fd, &w);
 	if (!ret && (!add_number(ctx, (uint64_t)st.st_size) ||
 		     !EVP_DigestFinal_ex(ctx, sum, NULL)))
 		ret = -ENOMEM;
 	if (!ret)
 		to_hex(sum, hex);
 	EVP_MD_CTX_free(ctx);
-	free(data);
 	return ret;
 }

@@ -78,6 +78,9 @@ static int take_identity(struct booting *b)
 		snprintf(f->past, sizeof(f->past), "vm%d", from->id.pid);
 	b->past = f->past;
 	memcpy(reg->image, from->image, sizeof(reg->image));
+	memcpy(reg->image_sha256, from->image_sha256, sizeof(reg->image_sha256));
+	memcpy(reg->kernel, from->kernel, sizeof(reg->kernel));
+	memcpy(reg->kernel_sha256, from->kernel_sha256, sizeof(reg->kernel_sha256));
 	memcpy(reg->accel, from->accel, sizeof(reg->accel));
 	if (*from->name)
 		memcpy(reg->forked_from, from->name, sizeof(reg->forked_from));

@@ -54,8 +54,7 @@ int base_find(char dir[PATH_MAX], struct err *err)
 			"there is no base in %s; run: machinen install", dir);
 }
 
-/* Hex SHA-256 and size of a file. */
-static int digest(const char *path, char hex[65], uint64_t *size, struct err *err)
+int file_digest(const char *path, char hex[65], uint64_t *size, struct err *err)
 {
 	cleanup(io_closep) int fd = open(path, O_RDONLY | O_CLOEXEC);
 	EVP_MD_CTX *md = EVP_MD_CTX_new();
@@ -87,7 +86,7 @@ static int manifest_file(json_t *files, const char *dir, const char *name,
 
 	ret = lib_path(path, err, "%s/%s", dir, name);
 	if (!ret)
-		ret = digest(path, hex, &size, err);
+		ret = file_digest(path, hex, &size, err);
 	if (!ret)
 		json_object_set_new(files, name,
 				    json_pack("{s:I, s:s}", "size",

@@ -44,6 +44,8 @@ int apt_sources(struct installing *in, struct buf *out);
 int install_kernel(struct installing *in);
 int install_base(struct installing *in);
 
+/* Hex SHA-256 and size of a file. */
+int file_digest(const char *path, char hex[65], uint64_t *size, struct err *err);
 /* Where the base is: $MACHINEN_ASSETS_DIR or base/current. */
 int base_find(char dir[PATH_MAX], struct err *err);
 

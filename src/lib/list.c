@@ -5,10 +5,13 @@
  * A VMM that does not answer within a second is listed all the same, as
  * "unresponsive": a list that hangs on one bad VM is of no use.
  */
+#include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/io.h"
@@ -33,6 +36,37 @@ static void take_port(struct mn_status *st, const json_t *p)
 	st->nr_ports++;
 }
 
+/* Of the layers' files in the VM's directory: "root.layer", "root.….layer". */
+static uint64_t disk_bytes(int vm_dir, const char *id)
+{
+	DIR *dir = fdopendir(openat(vm_dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+	size_t len = strlen(id);
+	struct dirent *de;
+	uint64_t sum = 0;
+	struct stat st;
+
+	while (dir && (de = readdir(dir)))
+		if (!strncmp(de->d_name, id, len) && de->d_name[len] == '.' &&
+		    !fstatat(vm_dir, de->d_name, &st, AT_SYMLINK_NOFOLLOW))
+			sum += (uint64_t)st.st_blocks * 512;
+	if (dir)
+		closedir(dir);
+	return sum;
+}
+
+static void take_disk(struct mn_status *st, int dir, const json_t *d)
+{
+	struct mn_disk *to = &st->disk[st->nr_disks];
+
+	if (st->nr_disks == ARRAY_LEN(st->disk))
+		return;
+	snprintf(to->id, sizeof(to->id), "%s", json_str_opt(d, "id", "", NULL));
+	to->readonly = json_is_true(json_object_get(d, "readonly"));
+	to->layers = (unsigned)json_int_opt(d, "layers", 1, 4096, 1, NULL);
+	to->own_bytes = disk_bytes(dir, to->id);
+	st->nr_disks++;
+}
+
 static int ask(int dir, json_t **answer)
 {
 	cleanup(json_putp) json_t *req = json_pack("{s:s}", "op", "status");
@@ -53,7 +87,7 @@ static int ask(int dir, json_t **answer)
 static void fill_deep(struct mn_status *st, int dir)
 {
 	cleanup(json_putp) json_t *a = NULL;
-	json_t *p;
+	json_t *p, *d;
 	size_t i;
 
 	if (ask(dir, &a)) {
@@ -66,6 +100,8 @@ static void fill_deep(struct mn_status *st, int dir)
 		 json_str_opt(a, "accel", st->accel, NULL));
 	json_array_foreach(json_arr_opt(a, "ports", NULL), i, p)
 		take_port(st, p);
+	json_array_foreach(json_arr_opt(a, "disks", NULL), i, d)
+		take_disk(st, dir, d);
 }
 
 static void fill(struct mn_status *st, const struct reg_vm *vm)
@@ -78,6 +114,9 @@ static void fill(struct mn_status *st, const struct reg_vm *vm)
 	snprintf(st->name, sizeof(st->name), "%s", vm->name);
 	snprintf(st->forked_from, sizeof(st->forked_from), "%s", vm->forked_from);
 	snprintf(st->image, sizeof(st->image), "%s", vm->image);
+	memcpy(st->image_sha256, vm->image_sha256, sizeof(st->image_sha256));
+	memcpy(st->kernel, vm->kernel, sizeof(st->kernel));
+	memcpy(st->kernel_sha256, vm->kernel_sha256, sizeof(st->kernel_sha256));
 	snprintf(st->accel, sizeof(st->accel), "%s",
 		 strcmp(vm->accel, "auto") ? vm->accel : "");
 	strcpy(st->state, "running");

@@ -119,11 +119,13 @@ static void name_path(const char *name, char path[REG_NAME_MAX + 16])
 
 static json_t *meta_json(const struct reg_vm *vm)
 {
-	return json_pack("{s:i, s:i, s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:b, "
+	return json_pack("{s:i, s:i, s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:b, "
 			 "s:{s:I, s:s, s:I, s:I}}",
 			 "schema_version", META_VERSION, "pid", (int)vm->id.pid,
 			 "name", vm->name, "forked_from", vm->forked_from,
-			 "image", vm->image, "accel", vm->accel,
+			 "image", vm->image, "image_sha256", vm->image_sha256,
+			 "kernel", vm->kernel, "kernel_sha256", vm->kernel_sha256,
+			 "accel", vm->accel,
 			 "memory_mib", (json_int_t)vm->memory_mib,
 			 "cpus", (json_int_t)vm->cpus,
 			 "started_at_ms", (json_int_t)vm->started_at_ms,
@@ -162,6 +164,9 @@ static void meta_take(struct reg_vm *vm, const json_t *doc, struct err *err)
 	copy_str(vm->name, sizeof(vm->name), doc, "name", err);
 	copy_str(vm->forked_from, sizeof(vm->forked_from), doc, "forked_from", err);
 	copy_str(vm->image, sizeof(vm->image), doc, "image", err);
+	copy_str(vm->image_sha256, sizeof(vm->image_sha256), doc, "image_sha256", err);
+	copy_str(vm->kernel, sizeof(vm->kernel), doc, "kernel", err);
+	copy_str(vm->kernel_sha256, sizeof(vm->kernel_sha256), doc, "kernel_sha256", err);
 	copy_str(vm->accel, sizeof(vm->accel), doc, "accel", err);
 	vm->memory_mib = (uint64_t)json_int(doc, "memory_mib", 0, INT64_MAX, err);
 	vm->cpus = (uint64_t)json_int(doc, "cpus", 0, 4096, err);

@@ -29,6 +29,9 @@ struct reg_vm {
 	char name[REG_NAME_MAX + 1];		/* "" when unnamed */
 	char forked_from[REG_NAME_MAX + 1];	/* "" when not */
 	char image[512];
+	char image_sha256[65];			/* of the archive; "" when not known */
+	char kernel[128];			/* its version; likewise */
+	char kernel_sha256[65];
 	char accel[16];				/* as asked for */
 	uint64_t memory_mib, cpus;
 	int64_t started_at_ms;			/* since the epoch */

@@ -37,6 +37,7 @@ static int take_identity(struct booting *b)
 {
 	struct restoring *r = of(b);
 	const json_t *meta = r->bundle.meta, *source = json_object_get(meta, "source");
+	const json_t *kernel = json_object_get(meta, "kernel");
 	const char *name = json_str_opt(source, "name", "", NULL);
 	struct reg_vm *reg = &b->vm->reg;
 
@@ -49,6 +50,12 @@ static int take_identity(struct booting *b)
 	b->past = r->past;
 	snprintf(reg->image, sizeof(reg->image), "%s",
 		 json_str_opt(meta, "image", "", NULL));
+	snprintf(reg->image_sha256, sizeof(reg->image_sha256), "%s",
+		 json_str_opt(meta, "image_sha256", "", NULL));
+	snprintf(reg->kernel, sizeof(reg->kernel), "%s",
+		 json_str_opt(kernel, "version", "", NULL));
+	snprintf(reg->kernel_sha256, sizeof(reg->kernel_sha256), "%s",
+		 json_str_opt(kernel, "sha256", "", NULL));
 	reg->memory_mib = b->spec.memory_mib;
 	reg->cpus = b->spec.cpus;
 	return resume_check(b);

@@ -299,7 +299,8 @@ static json_t *describe(struct shot *s)
 	source = json_pack("{s:s, s:i, s:o, s:I}", "name", reg->name, "pid",
 			   (int)reg->id.pid, "host", json_text(host), "started_at",
 			   (json_int_t)reg->started_at_ms);
-	return json_pack("{s:i, s:s, s:s, s:I, s:O, s:I, s:I, s:O, s:s, s:o, s:o, s:o}",
+	return json_pack("{s:i, s:s, s:s, s:I, s:O, s:I, s:I, s:O, s:s, s:s, s:{s:s, s:s}, "
+			 "s:o, s:o, s:o}",
 			 "schema_version", 1, "machinen", mn_version(),
 			 "arch", json_str_opt(a, "arch", "x86_64", NULL),
 			 "created_at", (json_int_t)now.tv_sec * 1000 + now.tv_nsec / 1000000,
@@ -307,6 +308,8 @@ static json_t *describe(struct shot *s)
 			 "memory_mib", (json_int_t)reg->memory_mib,
 			 "cpus", (json_int_t)reg->cpus,
 			 "memory", json_object_get(a, "memory"), "image", reg->image,
+			 "image_sha256", reg->image_sha256,
+			 "kernel", "version", reg->kernel, "sha256", reg->kernel_sha256,
 			 "source", source, "lineage", resume_lineage(s->vm, "snapshot"),
 			 "spec", spec_then(s));
 }

@@ -118,5 +118,7 @@ uint64_t boot_min_size(uint64_t disk_size);
 int boot_check_mounts(struct booting *b);
 int boot_mounts(struct booting *b);
 int boot_kernel(struct booting *b);	/* kernel, initrd, command line */
+/* bootident.c: what the registry says about the kernel; "" where nothing is known. */
+void boot_identify_kernel(struct booting *b, int fd);
 
 #endif

@@ -14,6 +14,7 @@
 #include "base/log.h"
 #include "base/util.h"
 #include "vmm/limits.h"
+#include "vmm/snapshot.h"
 
 static const struct {
 	enum spec_accel kind;
@@ -65,12 +66,15 @@ const struct accel *accel_choose(enum spec_accel want, struct err *err)
 	return found;
 }
 
-void accel_report(FILE *out)
+void accel_report(FILE *out, const struct restore *restore)
 {
 	for (unsigned i = 0; i < ARRAY_LEN(backends); i++) {
 		struct err err = ERR_INIT;
+		struct cpu_model model;
 		int ret = probe(i, LIMIT_PROBE_MS, &err);
 
+		if (!ret && restore)
+			ret = restore_model(restore, backends[i].accel, &model, &err);
 		fprintf(out, "%s %s\n", spec_accel_name(backends[i].kind),
 			ret ? err_message(&err) : "ok");
 	}

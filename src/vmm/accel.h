@@ -23,6 +23,7 @@
 struct cpu_model;
 struct err;
 struct json_t;
+struct restore;
 struct vcpu;
 struct vm;
 struct x86_clock_state;
@@ -83,8 +84,9 @@ struct accel {
 
 extern const struct accel accel_kvm, accel_soft;
 
-/* One line for each backend: its name, and "ok" or what keeps it from working. */
-void accel_report(FILE *out);
+/* One line for each backend: its name, and "ok" or what keeps it from working, or,
+ * with `restore`, from running that. */
+void accel_report(FILE *out, const struct restore *restore);
 
 /* The backend for a VM that asks for `want`; NULL with BOOT_ACCEL_UNAVAILABLE. */
 const struct accel *accel_choose(enum spec_accel want, struct err *err);

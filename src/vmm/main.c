@@ -3,13 +3,15 @@
  * main.c - machinen-vmm: one virtual machine.
  *
  *	machinen-vmm --spec-fd N
- *	machinen-vmm --probe	each CPU backend: "NAME ok" or "NAME why not"
+ *	machinen-vmm --probe		each CPU backend: "NAME ok" or "NAME why not"
+ *	machinen-vmm --probe DIR	the same for what the bundle DIR needs of it
  *
  * The launch document (proto/spec.h) is read from descriptor N; everything else
  * the VM needs is named in it.  The program is started by the library and is
  * of little use by hand.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,11 +25,12 @@
 #include "vmm/accel.h"
 #include "vmm/process.h"
 #include "vmm/sandbox.h"
+#include "vmm/snapshot.h"
 
 #define LAUNCH_MAX (1u << 20)
 
 static const char usage[] =
-	"usage: machinen-vmm --spec-fd N | --probe\n"
+	"usage: machinen-vmm --spec-fd N | --probe [DIR]\n"
 	"Runs one virtual machine, described by the document on descriptor N.\n"
 	"Started by machinen; see machinen(1).\n";
 
@@ -43,6 +46,13 @@ static int read_launch(int fd, struct buf *text, struct err *err)
 		return err_set(err, EFBIG, "the launch document is too long");
 	text->len = n;
 	return 0;
+}
+
+static void print_error(const struct err *err)
+{
+	fprintf(stderr, "machinen-vmm: %s\n", err_message(err));
+	for (unsigned i = 0; err_cause(err, i); i++)
+		fprintf(stderr, "  caused by: %s\n", err_cause(err, i));
 }
 
 /* A guest's connections are sockets of ours, far more than a shell's 1024. */
@@ -74,10 +84,30 @@ static int run(int spec_fd)
 	io_close(spec_fd);
 	if (!ret)
 		return process_run(&spec, &fds, NULL);
-	fprintf(stderr, "machinen-vmm: %s\n", err_message(&err));
-	for (unsigned i = 0; err_cause(&err, i); i++)
-		fprintf(stderr, "  caused by: %s\n", err_cause(&err, i));
+	print_error(&err);
 	return PROCESS_FAILED;
+}
+
+/* dir: a bundle, or NULL. */
+static int report(const char *dir)
+{
+	struct spec_fds fds = { .nr = 0 };
+	struct restore *r = NULL;
+	struct err err = ERR_INIT;
+	int fd = dir ? open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+
+	if (dir && (fd < 0 || spec_fds_add(&fds, fd, "bundle")))
+		err_set(&err, errno, "%s: %s", dir, strerror(errno));
+	else if (dir)
+		r = restore_open(&fds, &err);
+	if (err.num)
+		print_error(&err);
+	else
+		accel_report(stdout, r);
+	restore_free(r);
+	spec_fds_done(&fds);
+	io_close(fd);
+	return err.num ? PROCESS_FAILED : 0;
 }
 
 static int parse_fd(const char *s)
@@ -99,10 +129,8 @@ int main(int argc, char **argv)
 		fputs(usage, stdout);
 		return 0;
 	}
-	if (argc == 2 && !strcmp(argv[1], "--probe")) {
-		accel_report(stdout);
-		return 0;
-	}
+	if (argc >= 2 && argc <= 3 && !strcmp(argv[1], "--probe"))
+		return report(argv[2]);
 	if (argc == 3 && !strcmp(argv[1], "--spec-fd") && parse_fd(argv[2]) >= 0)
 		return run(parse_fd(argv[2]));
 	fputs(usage, stderr);
