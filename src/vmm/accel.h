@@ -78,6 +78,14 @@ struct accel {
 	int (*board_set)(struct vm *vm, const struct x86_ioapic_state *ioapic,
 			 const struct x86_clock_state *clock, struct err *err);
 
+	/*
+	 * Around a fork(2) that makes a sibling; -errno when there can be none.
+	 * What is made inheritable here the child's vcpu_init() finds through
+	 * vm->source.  NULL: nothing is.
+	 */
+	int (*fork_begin)(struct vm *vm);
+	void (*fork_end)(struct vm *vm);
+
 	/* Adds counters to a status document; may be NULL. */
 	void (*stats)(struct vm *vm, struct json_t *obj);
 };

@@ -189,7 +189,7 @@ static int fork_now(struct vm *vm, struct freeze *f, struct spec *s,
 	int ret = freeze_begin(vm, f, given, true, err);
 
 	if (!ret)
-		ret = freeze_fork(vm, f, err);
+		ret = freeze_fork(vm, f, true, err);
 	if (!ret)
 		child(vm, f, s, fds);
 	if (ret > 0)

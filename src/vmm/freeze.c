@@ -218,13 +218,29 @@ int freeze_begin(struct vm *vm, struct freeze *f, const struct spec_fds *fds,
 			     "the VM cannot be frozen");
 }
 
-int freeze_fork(struct vm *vm, struct freeze *f, struct err *err)
+/* The backend's caches go along into a sibling. */
+static pid_t fork_vm(struct vm *vm, bool sibling)
 {
-	pid_t pid = fork();
+	int ret = sibling && vm->accel->fork_begin ? vm->accel->fork_begin(vm) : 0;
+	pid_t pid;
+
+	if (ret)
+		return ret;
+	pid = fork();
+	if (pid < 0)
+		pid = -errno;
+	if (pid && sibling && vm->accel->fork_end)
+		vm->accel->fork_end(vm);
+	return pid;
+}
+
+int freeze_fork(struct vm *vm, struct freeze *f, bool sibling, struct err *err)
+{
+	pid_t pid = fork_vm(vm, sibling);
 
 	if (pid < 0) {
-		pid = err_code(err, ERR_SNAPSHOT_DUMP_FAILED, errno,
-			       "cannot make a copy of the VM: %s", strerror(errno));
+		pid = err_code(err, ERR_SNAPSHOT_DUMP_FAILED, -pid,
+			       "cannot make a copy of the VM: %s", strerror(-pid));
 		freeze_end(vm, f);
 	} else if (pid) {
 		phase(f, FREEZE_FORK);

@@ -182,7 +182,7 @@ static int open_exit(const struct spec_fds *fds)
 static int start(struct process *p, struct spec *spec, struct spec_fds *fds,
 		 struct restore *restore, struct err *err)
 {
-	bool confined = restore && restore->forked;
+	bool confined = restore && restore->source;
 	int ret;
 
 	p->vm = vm_new(spec, fds, restore, err);

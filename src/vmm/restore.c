@@ -158,7 +158,7 @@ struct restore *restore_from(struct buf *state, struct vm *source, struct err *e
 	*state = (struct buf)BUF_INIT;
 	mem_move(&r->mem, &source->mem);
 	r->host_khz = source->host_khz;
-	r->forked = true;
+	r->source = source;
 	return parse(r, err);
 }
 

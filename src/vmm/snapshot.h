@@ -37,7 +37,8 @@ struct restore {
 	int mem_fd;			/* owned: a bundle's memory file, or -1 */
 	struct buf sums;		/* owned: checksums of it; empty: none */
 	struct mem mem;			/* memory that is there already; base NULL: none */
-	bool forked;			/* in a child of the source's process */
+	struct vm *source;		/* borrowed: in a child of its process, the VM
+					 * whose memory this is; else NULL */
 	uint64_t host_khz;		/* vm->host_khz of the source then; else 0 */
 	/* section "vm" */
 	struct spec spec;		/* of the source */
@@ -86,8 +87,9 @@ int freeze_begin(struct vm *vm, struct freeze *f, const struct spec_fds *fds,
 /* What was sealed becomes complete and durable in its files.  On a pool thread;
  * -errno. */
 int freeze_flush(struct vm *vm);
-/* fork(2) with the time it took; 0 in the child, which has one thread. */
-int freeze_fork(struct vm *vm, struct freeze *f, struct err *err);
+/* fork(2) with the time it took; 0 in the child, which has one thread.  sibling:
+ * the child will run as a VM. */
+int freeze_fork(struct vm *vm, struct freeze *f, bool sibling, struct err *err);
 /* The source goes on. */
 void freeze_end(struct vm *vm, struct freeze *f);
 /* {"park_us": …, "pause_us": …} and [{"id", "layers"}] for an answer. */

@@ -377,7 +377,7 @@ static int begin(struct writer *w, struct spec_fds *fds, struct err *err)
 	if (!ret)
 		ret = freeze_begin(vm, &w->freeze, fds, want_seal(w, fds), err);
 	if (!ret)
-		ret = freeze_fork(vm, &w->freeze, err);
+		ret = freeze_fork(vm, &w->freeze, false, err);
 	if (!ret)
 		child(vm, &w->freeze, fds, p[1], self);
 	io_close(p[1]);

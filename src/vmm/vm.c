@@ -60,6 +60,7 @@ static void done_restore(struct vm *vm)
 {
 	restore_free(vm->restore);
 	vm->restore = NULL;
+	vm->source = NULL;
 }
 
 static int init_mem(struct vm *vm, struct err *err)
@@ -236,6 +237,7 @@ struct vm *vm_new(struct spec *spec, struct spec_fds *fds,
 	vm->spec = *spec;
 	vm->fds = *fds;
 	vm->restore = restore;
+	vm->source = restore ? restore->source : NULL;
 	*spec = (struct spec){ .name = NULL };
 	fds->nr = 0;
 	pthread_mutex_init(&vm->lock, NULL);

@@ -72,6 +72,8 @@ struct vm {
 	struct process *process;	/* borrowed; NULL in tests */
 
 	struct restore *restore;	/* owned; only while it is built */
+	struct vm *source;		/* borrowed, while it is built: in a child of that
+					 * VM's process; else NULL */
 	struct verify *verify;		/* owned; NULL unless restored from a bundle */
 	struct writer *writer;		/* owned; a snapshot is being written */
 	struct merge *merge;		/* owned; disk layers become fewer */

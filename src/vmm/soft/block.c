@@ -523,8 +523,10 @@ int blocks_init(struct soft_cpu *cpu)
 		free(b);
 		return -ENOMEM;
 	}
-	/* A snapshot's or sibling's process has no use for it (freeze.c). */
+	/* A snapshot's process has no use for it (freeze.c), a sibling's has. */
 	madvise(b->arena, ARENA_SIZE, MADV_DONTFORK);
+	/* A tenth of the page tables that a fork has to copy. */
+	madvise(b->arena, ARENA_SIZE, MADV_HUGEPAGE);
 	decoder_init(&b->decoder);
 	cpu->blocks = b;
 	cpu->jumps = b->jumps;
@@ -540,6 +542,26 @@ void blocks_done(struct soft_cpu *cpu)
 	munmap(b->arena, ARENA_SIZE);
 	free(b);
 	cpu->blocks = NULL;
+}
+
+void blocks_fork(struct soft_cpu *cpu, bool now)
+{
+	madvise(cpu->blocks->arena, ARENA_SIZE, now ? MADV_DOFORK : MADV_DONTFORK);
+}
+
+/* The epochs of what is in the jump cache are past for the new CPU. */
+void blocks_inherit(struct soft_cpu *cpu, struct soft_cpu *from)
+{
+	struct blocks *b = from->blocks;
+
+	cpu->blocks = b;
+	cpu->jumps = from->jumps;
+	cpu->mmu.next_gen = from->mmu.next_gen;
+	from->blocks = NULL;
+	for (unsigned k = 0; k < ARRAY_LEN(b->page); k++)
+		for (struct code_page *p = b->page[k]; p; p = p->next)
+			if (p->blocks)
+				cpu->mem->code[p->gpa >> PAGE_SHIFT] = 1;
 }
 
 /* The instruction at rip, as far as it is mapped; its length at most. */

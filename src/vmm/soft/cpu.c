@@ -53,11 +53,9 @@ static void reset(struct soft_cpu *cpu)
 	msr_reset(cpu);
 }
 
-int soft_cpu_init(struct soft_cpu *cpu, struct soft_vm *svm, unsigned id,
-		  const struct cpu_model *model)
+static void wire(struct soft_cpu *cpu, struct soft_vm *svm, unsigned id,
+		 const struct cpu_model *model)
 {
-	int ret;
-
 	cpu->svm = svm;
 	cpu->mem = svm->mem;
 	cpu->model = model;
@@ -66,6 +64,14 @@ int soft_cpu_init(struct soft_cpu *cpu, struct soft_vm *svm, unsigned id,
 	gclock_cpu_init(&cpu->time, &svm->clock);
 	lapic_init(&cpu->lapic, &svm->hub, id, &cpu->time, lapic_attention, cpu);
 	reset(cpu);
+}
+
+int soft_cpu_init(struct soft_cpu *cpu, struct soft_vm *svm, unsigned id,
+		  const struct cpu_model *model)
+{
+	int ret;
+
+	wire(cpu, svm, id, model);
 	ret = blocks_init(cpu);
 	if (!ret)
 		ret = fp_init(cpu);
@@ -74,6 +80,17 @@ int soft_cpu_init(struct soft_cpu *cpu, struct soft_vm *svm, unsigned id,
 	mmu_init(cpu);
 	cpu_mode_changed(cpu);
 	return 0;
+}
+
+void soft_cpu_inherit(struct soft_cpu *cpu, struct soft_vm *svm, unsigned id,
+		      const struct cpu_model *model, struct soft_cpu *from)
+{
+	wire(cpu, svm, id, model);
+	blocks_inherit(cpu, from);
+	fp_inherit(cpu, from);
+	jit_inherit(cpu, from);
+	mmu_init(cpu);
+	cpu_mode_changed(cpu);
 }
 
 void soft_cpu_done(struct soft_cpu *cpu)

@@ -11,6 +11,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "vmm/soft/codemem.h"
 #include "vmm/soft/insn.h"
 #include "vmm/soft/recode.h"
 
@@ -45,8 +46,7 @@ _Static_assert(sizeof(union fp_aux) == 8, "fits into struct insn");
 #define FP_IMAGE_SIZE 832u	/* legacy area, header, AVX */
 
 struct fp {
-	/* stubs: one memfd, mapped twice */
-	uint8_t *rw, *rx;	/* owned */
+	struct codemem area;	/* owned: stubs */
 	uint32_t used, limit;	/* bytes */
 	uint32_t *hash;		/* owned; offsets of stubs, 0: free */
 	uint32_t hash_size, nr_stubs;

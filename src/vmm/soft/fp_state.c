@@ -110,6 +110,13 @@ static uint64_t host_components(void)
 	return a & 7;
 }
 
+static void reset(struct soft_cpu *cpu)
+{
+	cpu->host_xcr0 = host_components();
+	init_image(cpu->xsave);
+	fp_mode_changed(cpu);
+}
+
 int fp_init(struct soft_cpu *cpu)
 {
 	struct fp *fp = calloc(1, sizeof(*fp));
@@ -126,12 +133,22 @@ int fp_init(struct soft_cpu *cpu)
 		fp_done(cpu);
 		return ret;
 	}
-	cpu->host_xcr0 = host_components();
 	init_image(fp->host);
 	memset(fp->image, 0, FP_IMAGE_SIZE);
-	init_image(cpu->xsave);
-	fp_mode_changed(cpu);
+	reset(cpu);
 	return 0;
+}
+
+int fp_fork(struct soft_cpu *cpu)
+{
+	return codemem_share(&fp_of(cpu)->area, fp_of(cpu)->used);
+}
+
+void fp_inherit(struct soft_cpu *cpu, struct soft_cpu *from)
+{
+	cpu->fp = from->fp;
+	from->fp = NULL;
+	reset(cpu);
 }
 
 void fp_done(struct soft_cpu *cpu)

@@ -3,8 +3,8 @@
  * fp_stub.c - little host functions that run one instruction each.
  *
  * A stub is the instruction and a RET, behind an 8-byte head.  Instructions
- * with the same bytes share one; a hash over the bytes finds it.  The area is one
- * memfd mapped twice, writable here, executable there: no page is ever both.
+ * with the same bytes share one; a hash over the bytes finds it.  The area is
+ * codemem.c's: no page is ever writable and executable.
  *
  * An exception that the guest has unmasked reaches the host as SIGFPE with rip at
  * the instruction.  The handler recognises a stub by its head, leaves the trap
@@ -16,9 +16,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <ucontext.h>
-#include <unistd.h>
 
 #include "vmm/soft/fp.h"
 #include "vmm/soft/jit.h"
@@ -48,30 +46,6 @@ static void on_sigfpe(int sig, siginfo_t *si, void *arg)
 	g[REG_RIP] += s->len;
 }
 
-static int map_area(struct fp *fp)
-{
-	int fd = memfd_create("fp-stubs", MFD_CLOEXEC), ret = -ENOMEM;
-
-	if (fd < 0)
-		return -errno;
-	if (ftruncate(fd, FP_AREA_SIZE))
-		goto out;
-	fp->rw = mmap(NULL, FP_AREA_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-	if (fp->rw == MAP_FAILED) {
-		fp->rw = NULL;
-		goto out;
-	}
-	fp->rx = mmap(NULL, FP_AREA_SIZE, PROT_READ | PROT_EXEC, MAP_SHARED, fd, 0);
-	if (fp->rx == MAP_FAILED) {
-		fp->rx = NULL;
-		goto out;
-	}
-	ret = 0;
-out:
-	close(fd);
-	return ret;
-}
-
 int fp_stub_init(struct fp *fp)
 {
 	struct sigaction sa = { .sa_sigaction = on_sigfpe,
@@ -85,23 +59,19 @@ int fp_stub_init(struct fp *fp)
 		return -ENOMEM;
 	if (sigaction(SIGFPE, &sa, NULL))
 		return -errno;
-	return map_area(fp);
+	return codemem_init(&fp->area, FP_AREA_SIZE);
 }
 
 void fp_stub_done(struct fp *fp)
 {
-	if (fp->rw)
-		munmap(fp->rw, FP_AREA_SIZE);
-	if (fp->rx)
-		munmap(fp->rx, FP_AREA_SIZE);
+	codemem_done(&fp->area);
 	free(fp->hash);
-	fp->rw = fp->rx = NULL;
 	fp->hash = NULL;
 }
 
-static struct stub *stub_at(const struct fp *fp, uint32_t off)
+static const struct stub *stub_at(const struct fp *fp, uint32_t off)
 {
-	return (struct stub *)(void *)(fp->rw + off);
+	return (const struct stub *)(const void *)(fp->area.rx + off);
 }
 
 static uint32_t hash_bytes(const uint8_t *p, unsigned n)
@@ -146,6 +116,12 @@ static bool grow(struct fp *fp)
 	return true;
 }
 
+/* The address to call, of what is at `slot`. */
+static void *entry(const struct fp *fp, const uint32_t *slot)
+{
+	return (void *)(uintptr_t)stub_at(fp, *slot)->code;
+}
+
 void *fp_stub(struct fp *fp, const uint8_t *code, unsigned len)
 {
 	uint32_t *slot = find_slot(fp, code, len);
@@ -153,14 +129,15 @@ void *fp_stub(struct fp *fp, const uint8_t *code, unsigned len)
 	struct stub *s;
 
 	if (*slot)
-		return fp->rx + *slot + sizeof(*s);
+		return entry(fp, slot);
 	if (fp->used + size > fp->limit ||
-	    (fp->nr_stubs >= fp->hash_size / 2 && !grow(fp))) {
+	    (fp->nr_stubs >= fp->hash_size / 2 && !grow(fp)) ||
+	    !codemem_own(&fp->area, fp->used, size)) {
 		fp->full = true;
 		return NULL;
 	}
 	slot = find_slot(fp, code, len);
-	s = stub_at(fp, fp->used);
+	s = (struct stub *)(void *)(fp->area.rw + fp->used);
 	s->magic = STUB_MAGIC;
 	s->len = len;
 	memcpy(s->code, code, len);
@@ -168,7 +145,7 @@ void *fp_stub(struct fp *fp, const uint8_t *code, unsigned len)
 	*slot = fp->used;
 	fp->used += size;
 	fp->nr_stubs++;
-	return fp->rx + *slot + sizeof(*s);
+	return entry(fp, slot);
 }
 
 void fp_stub_flush(struct fp *fp)

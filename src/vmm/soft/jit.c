@@ -3,8 +3,8 @@
  * jit.c - the translator's machinery around the code: its memory, the way in and
  * out, slow paths, chaining, dropping.
  *
- * Code lives in one memfd mapped twice, writable and executable; no page is both.
- * It fills from the front and is emptied as a whole.
+ * Code lives in memory of codemem.c, at one address writable and at another
+ * executable.  It fills from the front and is emptied as a whole.
  *
  * A block starts out interpreted.  Its first instruction's handler counts; after
  * JIT_HEAT runs the block is translated and the handler becomes jit_run(), so
@@ -21,7 +21,7 @@
  * one that is running: its body starts with a jump to code that leaves, and
  * `epoch` tells jit_slow() not to go back into it.
  *
- * #syscalls sigaltstack memfd_create ftruncate mmap munmap madvise
+ * #syscalls sigaltstack mmap munmap madvise
  */
 #include "vmm/soft/jit.h"
 
@@ -366,6 +366,7 @@ void jit_flush(struct soft_cpu *cpu)
 			unhook(&j->jblock[k]);
 	for (unsigned k = 0; k < JUMP_SIZE; k++)
 		cpu->jumps[k].host = j->miss;
+	codemem_renew(&j->code, j->thunks);
 	j->used = j->thunks;
 	j->nr_meta = j->thunk_metas;
 	j->nr_jblock = j->nr_fault = 0;
@@ -409,9 +410,14 @@ bool jit_signal(void *context)
 	return to;
 }
 
-/* Vector instructions on misaligned addresses. */
+/*
+ * Vector instructions on misaligned addresses; and, after a fork, writes into code
+ * that is shared.
+ */
 static void on_sigsegv(int sig, siginfo_t *info, void *context)
 {
+	if (jit_cpu && jit_cpu->jit && codemem_fault(&jit_cpu->jit->code, info->si_addr))
+		return;
 	if (!jit_signal(context))
 		signal(sig, SIG_DFL);	/* our own bug: die of it on return */
 }
@@ -431,36 +437,22 @@ void jit_thread(struct soft_cpu *cpu)
 
 /* --- set-up --------------------------------------------------------------------- */
 
+_Static_assert(JIT_CODE_SIZE <= CODEMEM_MAX, "a bit a chunk");
+
+/* Records of the translations: large, filled from the front. */
+#define META_SIZE	(JIT_MAX_META * sizeof(struct jit_meta))
+#define JBLOCK_SIZE	(JIT_MAX_BLOCKS * sizeof(struct jblock))
+#define FAULT_SIZE	(JIT_MAX_FAULTS * sizeof(struct jit_fault))
+
 static void *reserve(size_t n)
 {
 	void *p = mmap(NULL, n, PROT_READ | PROT_WRITE,
 		       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
-	return p == MAP_FAILED ? NULL : p;
-}
-
-static int map_code(struct jit *j)
-{
-	int fd = memfd_create("machinen-code", MFD_CLOEXEC), ret = 0;
-	void *rw = MAP_FAILED, *rx = MAP_FAILED;
-
-	if (fd < 0)
-		return -errno;
-	if (ftruncate(fd, JIT_CODE_SIZE) == 0) {
-		rw = mmap(NULL, JIT_CODE_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-		rx = mmap(NULL, JIT_CODE_SIZE, PROT_READ | PROT_EXEC, MAP_SHARED, fd, 0);
-	}
-	if (rw == MAP_FAILED || rx == MAP_FAILED)
-		ret = -errno;
-	close(fd);
-	j->rw = rw == MAP_FAILED ? NULL : rw;
-	j->rx = rx == MAP_FAILED ? NULL : rx;
-	/* shared with nobody: a fork of the VMM makes its own */
-	if (!ret) {
-		madvise(rw, JIT_CODE_SIZE, MADV_DONTFORK);
-		madvise(rx, JIT_CODE_SIZE, MADV_DONTFORK);
-	}
-	return ret;
+	if (p == MAP_FAILED)
+		return NULL;
+	madvise(p, n, MADV_DONTFORK);
+	return p;
 }
 
 int jit_init(struct soft_cpu *cpu)
@@ -476,10 +468,12 @@ int jit_init(struct soft_cpu *cpu)
 	j->fp_deny = cpu->fp_deny;
 	j->heat = JIT_HEAT;
 	j->altstack = malloc(ALTSTACK_SIZE);
-	ret = map_code(j);
-	j->meta = reserve(JIT_MAX_META * sizeof(*j->meta));
-	j->jblock = reserve(JIT_MAX_BLOCKS * sizeof(*j->jblock));
-	j->fault = reserve(JIT_MAX_FAULTS * sizeof(*j->fault));
+	ret = codemem_init(&j->code, JIT_CODE_SIZE);
+	j->rw = j->code.rw;
+	j->rx = j->code.rx;
+	j->meta = reserve(META_SIZE);
+	j->jblock = reserve(JBLOCK_SIZE);
+	j->fault = reserve(FAULT_SIZE);
 	if (!ret && (!j->altstack || !j->meta || !j->jblock || !j->fault))
 		ret = -ENOMEM;
 	if (ret) {
@@ -506,11 +500,10 @@ void jit_done(struct soft_cpu *cpu)
 
 	if (!j)
 		return;
-	unreserve(j->rw, JIT_CODE_SIZE);
-	unreserve(j->rx, JIT_CODE_SIZE);
-	unreserve(j->meta, JIT_MAX_META * sizeof(*j->meta));
-	unreserve(j->jblock, JIT_MAX_BLOCKS * sizeof(*j->jblock));
-	unreserve(j->fault, JIT_MAX_FAULTS * sizeof(*j->fault));
+	codemem_done(&j->code);
+	unreserve(j->meta, META_SIZE);
+	unreserve(j->jblock, JBLOCK_SIZE);
+	unreserve(j->fault, FAULT_SIZE);
 	if (jit_cpu == cpu) {
 		stack_t off = { .ss_flags = SS_DISABLE };
 
@@ -520,4 +513,33 @@ void jit_done(struct soft_cpu *cpu)
 	free(j->altstack);
 	free(j);
 	cpu->jit = NULL;
+}
+
+/* --- a fork of the VMM ------------------------------------------------------------- */
+
+static void for_fork(struct jit *j, int advice)
+{
+	madvise(j->meta, META_SIZE, advice);
+	madvise(j->jblock, JBLOCK_SIZE, advice);
+	madvise(j->fault, FAULT_SIZE, advice);
+}
+
+int jit_fork(struct soft_cpu *cpu)
+{
+	int ret = codemem_share(&cpu->jit->code, cpu->jit->used);
+
+	if (!ret)
+		for_fork(cpu->jit, MADV_DOFORK);
+	return ret;
+}
+
+void jit_forked(struct soft_cpu *cpu)
+{
+	for_fork(cpu->jit, MADV_DONTFORK);
+}
+
+void jit_inherit(struct soft_cpu *cpu, struct soft_cpu *from)
+{
+	cpu->jit = from->jit;
+	from->jit = NULL;
 }

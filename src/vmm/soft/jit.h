@@ -17,6 +17,7 @@
 #include <stdint.h>
 
 #include "base/list.h"
+#include "vmm/soft/codemem.h"
 #include "vmm/soft/insn.h"
 
 /* Use of soft_cpu.scratch[]. */
@@ -66,8 +67,9 @@ struct jit_fault {
 };
 
 struct jit {
-	uint8_t *rw;		/* owned: the code area, writable */
-	const uint8_t *rx;	/* owned: the same, executable */
+	struct codemem code;	/* owned */
+	uint8_t *rw;		/* code.rw: after a fork, writes may be slow */
+	const uint8_t *rx;	/* code.rx */
 	size_t used, thunks;	/* bytes; thunks survive a flush */
 	const uint8_t *slow, *exit;	/* thunks, rx */
 	uint32_t (*enter)(struct soft_cpu *cpu, const uint8_t *code);
@@ -101,6 +103,13 @@ struct jit {
 /* cpu->jit, or NULL where host code cannot be made: the interpreter does it all. */
 int jit_init(struct soft_cpu *cpu);
 void jit_done(struct soft_cpu *cpu);
+/*
+ * Around a fork(2) after which the child's CPU takes over the translations, by
+ * jit_inherit() from the source's struct.  -errno.
+ */
+int jit_fork(struct soft_cpu *cpu);
+void jit_forked(struct soft_cpu *cpu);
+void jit_inherit(struct soft_cpu *cpu, struct soft_cpu *from);
 /* A fresh block: makes its first instruction count runs. */
 void jit_hook(struct soft_cpu *cpu, struct block *b);
 /* The block goes away; its page's other translations may stay. */

@@ -123,10 +123,78 @@ static int soft_doorbell(struct vm *vm, gpa_t gpa, uint32_t value, int efd)
 	return 0;
 }
 
+/* --- a fork of the VMM ---------------------------------------------------------- */
+
+static int soft_fork_begin(struct vm *vm)
+{
+	const struct soft_vm *svm = vm->accel_vm;
+	struct soft_cpu *cpu = svm->cpu[0];
+	int ret;
+
+	if (!cpu->jit)		/* interpreted code is decoded anew soon enough */
+		return 0;
+	ret = fp_fork(cpu);
+	if (!ret)
+		ret = jit_fork(cpu);
+	if (!ret)
+		blocks_fork(cpu, true);
+	return ret;
+}
+
+static void soft_fork_end(struct vm *vm)
+{
+	const struct soft_vm *svm = vm->accel_vm;
+
+	if (!svm->cpu[0]->jit)
+		return;
+	jit_forked(svm->cpu[0]);
+	blocks_fork(svm->cpu[0], false);
+}
+
+/* The CPU of the source in whose memory this VM is being built, if its code is of
+ * use: a sibling's CPU model or engine may have been asked to differ. */
+static struct soft_cpu *heritage(const struct vm *vm)
+{
+	const struct vm *source = vm->source;
+	struct soft_vm *svm = source ? source->accel_vm : NULL;
+
+	if (!source || source->accel != &accel_soft || !svm->cpu[0]->jit ||
+	    vm->spec.engine != source->spec.engine ||
+	    memcmp(vm->model.word, source->model.word, sizeof(vm->model.word)))
+		return NULL;
+	return svm->cpu[0];
+}
+
+/* What devices wrote before the fork and the source's vCPU has not looked at. */
+static void inherit_hits(struct soft_vm *svm, const struct soft_vm *from)
+{
+	svm->nr_hits = from->nr_hits;
+	memcpy(svm->hits, from->hits, sizeof(svm->hits));
+	soft_attention(svm->cpu[0], ATT_CODE);
+}
+
+static int init_cpu(struct vcpu *vcpu, struct soft_cpu *cpu, struct err *err)
+{
+	struct vm *vm = vcpu->vm;
+	struct soft_cpu *from = heritage(vm);
+
+	if (from) {
+		soft_cpu_inherit(cpu, vm->accel_vm, vcpu->id, &vm->model, from);
+		inherit_hits(vm->accel_vm, from->svm);
+		return 0;
+	}
+	if (soft_cpu_init(cpu, vm->accel_vm, vcpu->id, &vm->model) < 0)
+		return err_set(err, ENOMEM, "no memory for the software CPU's code cache");
+	if (vm->spec.engine != SPEC_ENGINE_INTERP && jit_init(cpu) < 0)
+		log_warn("soft", "no translator on this host: interpreting");
+	return 0;
+}
+
 static int soft_vcpu_init(struct vcpu *vcpu, struct err *err)
 {
 	struct soft_vm *svm = vcpu->vm->accel_vm;
 	struct soft_cpu *cpu = soft_cpu_alloc();
+	int ret;
 
 	if (vcpu->id > 0) {
 		free(cpu);
@@ -136,10 +204,9 @@ static int soft_vcpu_init(struct vcpu *vcpu, struct err *err)
 		return err_set(err, ENOMEM, "out of memory");
 	vcpu->accel_vcpu = cpu;
 	cpu->vcpu = vcpu;
-	if (soft_cpu_init(cpu, svm, vcpu->id, &vcpu->vm->model) < 0)
-		return err_set(err, ENOMEM, "no memory for the software CPU's code cache");
-	if (vcpu->vm->spec.engine != SPEC_ENGINE_INTERP && jit_init(cpu) < 0)
-		log_warn("soft", "no translator on this host: interpreting");
+	ret = init_cpu(vcpu, cpu, err);
+	if (ret)
+		return ret;
 	svm->nr_cpus = MAX(svm->nr_cpus, vcpu->id + 1);
 	return 0;
 }
@@ -292,5 +359,7 @@ const struct accel accel_soft = {
 	.vcpu_set = soft_vcpu_set,
 	.board_get = soft_board_get,
 	.board_set = soft_board_set,
+	.fork_begin = soft_fork_begin,
+	.fork_end = soft_fork_end,
 	.stats = soft_stats,
 };

@@ -1,0 +1,237 @@
+// SPDX-License-Identifier: MIT
+/*
+ * codemem.c - the code area: two views of a memfd, and copy-on-write between VMs.
+ *
+ * One view is writable, one executable, no page is ever both.  Both are shared
+ * mappings, for private ones cannot see each other's writes; so fork(2) does not
+ * make copies of them, and a sibling that wrote into what it inherited would write
+ * the code that its source runs.  Therefore copying on write is done here:
+ *
+ *	share	before the fork: the memfd is sealed against writing, its
+ *		executable view is mapped anew, because only a mapping made
+ *		after the seal cannot be made writable again, and its writable view
+ *		is replaced by nothing.  So whatever goes wrong in one VM's
+ *		process, it cannot change what another one executes.
+ *	own	a chunk that is to be written is copied into a memfd of this
+ *		process and mapped over both views.
+ *
+ * A chunk in rx comes from the memfd of this process or from one of an ancestor,
+ * always at its own offset, so chunks beside each other make one mapping again.
+ *
+ * #syscalls memfd_create ftruncate mmap munmap madvise fcntl
+ */
+#include "vmm/soft/codemem.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "base/util.h"
+
+#ifndef F_SEAL_FUTURE_WRITE	/* Linux 5.1 */
+#define F_SEAL_FUTURE_WRITE 0x0010
+#endif
+
+/* --- views ------------------------------------------------------------------ */
+
+static bool map_at(const uint8_t *at, size_t len, int prot, int fd, size_t off)
+{
+	int flags = MAP_FIXED | MAP_NORESERVE |
+		    (fd < 0 ? MAP_PRIVATE | MAP_ANONYMOUS : MAP_SHARED);
+	void *p = mmap((void *)(uintptr_t)at, len, prot, flags, fd,
+		       fd < 0 ? 0 : (off_t)off);
+
+	return p != MAP_FAILED;
+}
+
+static bool map_rw(struct codemem *c, size_t off, size_t len)
+{
+	return map_at(c->rw + off, len, PROT_READ | PROT_WRITE, c->fd, off);
+}
+
+static bool map_rx(struct codemem *c, size_t off, size_t len)
+{
+	return map_at(c->rx + off, len, PROT_READ | PROT_EXEC, c->fd, off);
+}
+
+static int open_file(struct codemem *c)
+{
+	int fd = memfd_create("machinen-code", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+
+	if (fd < 0)
+		return -errno;
+	if (ftruncate(fd, (off_t)c->size) < 0) {
+		close(fd);
+		return -ENOMEM;
+	}
+	c->fd = fd;
+	return 0;
+}
+
+static void *reserve(size_t size)
+{
+	void *p = mmap(NULL, size, PROT_NONE,
+		       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	return p == MAP_FAILED ? NULL : p;
+}
+
+/*
+ * What a share takes out of page tables is part of a pause: 0.7 us a page, and a
+ * source that has run much has a hundred MiB of code.  Not what is written after a
+ * fork, for that is little, and two MiB are much in an idle sibling.
+ */
+static void ask_for_huge(struct codemem *c)
+{
+	madvise(c->rw, c->size, MADV_HUGEPAGE);
+	madvise((void *)(uintptr_t)c->rx, c->size, MADV_HUGEPAGE);
+}
+
+int codemem_init(struct codemem *c, size_t size)
+{
+	int ret;
+
+	*c = (struct codemem){ .fd = -1, .size = size };
+	c->rw = reserve(size);
+	c->rx = reserve(size);
+	ret = c->rw && c->rx ? open_file(c) : -ENOMEM;
+	if (!ret && (!map_rw(c, 0, size) || !map_rx(c, 0, size)))
+		ret = -ENOMEM;
+	if (!ret)
+		ask_for_huge(c);
+	return ret;
+}
+
+void codemem_done(struct codemem *c)
+{
+	if (c->rw)
+		munmap(c->rw, c->size);
+	if (c->rx)
+		munmap((void *)(uintptr_t)c->rx, c->size);
+	if (c->size && c->fd >= 0)
+		close(c->fd);
+	*c = (struct codemem){ .fd = -1 };
+}
+
+/* --- chunks ------------------------------------------------------------------- */
+
+static bool is_own(const struct codemem *c, size_t off)
+{
+	size_t k = off / CODEMEM_CHUNK;
+
+	if (off >= c->shared)
+		return !c->tail;
+	return c->own[k / 64] >> (k % 64) & 1;
+}
+
+static void set_own(struct codemem *c, size_t off, bool own)
+{
+	size_t k = off / CODEMEM_CHUNK;
+	uint64_t bit = 1ull << (k % 64);
+
+	c->own[k / 64] = own ? c->own[k / 64] | bit : c->own[k / 64] & ~bit;
+}
+
+/* [off, off + len), empty, in both views. */
+static bool map_fresh(struct codemem *c, size_t off, size_t len)
+{
+	return (c->fd >= 0 || open_file(c) == 0) && map_rw(c, off, len) &&
+	       map_rx(c, off, len);
+}
+
+static bool own_chunk(struct codemem *c, size_t off)
+{
+	size_t n = CODEMEM_CHUNK / 8;
+	const uint8_t *from = c->rx + off;
+	uint8_t *to = c->rw + off;
+
+	if (off >= c->shared) {
+		if (!map_fresh(c, c->shared, c->size - c->shared))
+			return false;
+		c->tail = false;
+		return true;
+	}
+	if ((c->fd < 0 && open_file(c)) || !map_rw(c, off, CODEMEM_CHUNK))
+		return false;
+	__asm__ volatile("rep movsq" : "+D"(to), "+S"(from), "+c"(n) : : "memory");
+	if (!map_rx(c, off, CODEMEM_CHUNK))
+		return false;
+	set_own(c, off, true);
+	return true;
+}
+
+bool codemem_own(struct codemem *c, size_t off, size_t len)
+{
+	size_t at = ALIGN_DOWN(off, (size_t)CODEMEM_CHUNK);
+
+	if (!c->shared && !c->tail)
+		return true;
+	for (; at < off + len && at < c->size; at += CODEMEM_CHUNK)
+		if (!is_own(c, at) && !own_chunk(c, at))
+			return false;
+	return true;
+}
+
+bool codemem_fault(struct codemem *c, const void *addr)
+{
+	size_t off = (size_t)((uintptr_t)addr - (uintptr_t)c->rw);
+
+	return off < c->size && !is_own(c, off) &&
+	       own_chunk(c, ALIGN_DOWN(off, (size_t)CODEMEM_CHUNK));
+}
+
+void codemem_renew(struct codemem *c, size_t off)
+{
+	off = ALIGN_UP(off, (size_t)CODEMEM_CHUNK);
+	if ((!c->shared && !c->tail) || off >= c->shared)
+		return;
+	if (!map_fresh(c, off, c->size - off))
+		return;		/* chunk by chunk, then */
+	c->shared = off;
+	c->tail = false;
+}
+
+/* --- sharing ------------------------------------------------------------------- */
+
+static int seal(int fd)
+{
+	return fcntl(fd, F_ADD_SEALS, F_SEAL_FUTURE_WRITE | F_SEAL_GROW |
+		     F_SEAL_SHRINK | F_SEAL_SEAL) < 0 ? -errno : 0;
+}
+
+/* What of [0, end) is our own, mapped once more, since it is sealed now. */
+static bool remap_own(struct codemem *c, size_t end)
+{
+	for (size_t at = 0, next; at < end; at = next) {
+		bool own = is_own(c, at);
+
+		for (next = at; next < end && is_own(c, next) == own;)
+			next += CODEMEM_CHUNK;
+		if (own && !map_rx(c, at, next - at))
+			return false;
+	}
+	return true;
+}
+
+int codemem_share(struct codemem *c, size_t used)
+{
+	size_t end = ALIGN_UP(used, (size_t)CODEMEM_CHUNK);
+	int ret;
+
+	if (c->fd < 0)		/* nothing is our own */
+		return c->stuck ? -ENOMEM : 0;
+	ret = seal(c->fd);
+	if (ret)
+		return ret;
+	c->stuck = !remap_own(c, end) || !map_at(c->rw, c->size, PROT_NONE, -1, 0);
+	close(c->fd);
+	c->fd = -1;
+	if (c->stuck)
+		return -ENOMEM;
+	for (size_t at = 0; at < end; at += CODEMEM_CHUNK)
+		set_own(c, at, false);
+	c->shared = end;
+	c->tail = true;
+	return 0;
+}
