@@ -552,7 +552,7 @@ static void decode_stub(struct soft_cpu *cpu, const ZydisDecodedInstruction *z,
 			const ZydisDecodedOperand *ops, struct insn *i,
 			union fp_aux a)
 {
-	struct recode_map map = { .mem_base = -1 };
+	struct recode_map map = { .mem_base = -1, .mem_index = -1 };
 	uint8_t code[RECODE_MAX];
 	insn_fn *special;
 	bool io;

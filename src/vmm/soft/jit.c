@@ -185,14 +185,53 @@ static void copy_insn(struct insn *dst, const struct insn *src)
 		to[k] = from[k];
 }
 
+static bool room(const struct jit *j)
+{
+	return j->used + JIT_BLOCK_ROOM <= JIT_CODE_SIZE &&
+	       j->nr_meta + 1024 <= JIT_MAX_META &&
+	       j->nr_jblock < JIT_MAX_BLOCKS && j->nr_fault + 1024 <= JIT_MAX_FAULTS;
+}
+
+/* Where the block goes on whose window is not to be had. */
+static const uint8_t *go_carefully(struct soft_cpu *cpu, struct jit_meta *m)
+{
+	struct jit *j = cpu->jit;
+
+	if (!m->careful && m->jb->block && room(j)) {
+		fp_save(cpu);
+		m->careful = jit_translate_careful(cpu, m->jb, m->k);
+		fp_load(cpu);
+		if (m->site)
+			e_patch(m->site, m->careful + (j->rw - j->rx));
+	}
+	if (m->careful)
+		return m->careful;
+	cpu->rip = cpu->scratch[JIT_PAGE_VA] + (int64_t)m->off;
+	return j->leave;
+}
+
+static const uint8_t *window_missed(struct soft_cpu *cpu, struct jit_meta *m)
+{
+	uint64_t base = m->base == BASE_RIP ? cpu->scratch[JIT_PAGE_VA] : cpu->gpr[m->base];
+	uint64_t va = base + (int64_t)m->lo;
+
+	if ((va & ~PAGE_MASK) + m->span <= PAGE_SIZE &&
+	    mmu_touch(cpu, va, m->dirty, m->write))
+		return m->resume;
+	return go_carefully(cpu, m);
+}
+
 static const uint8_t *jit_slow(struct soft_cpu *cpu, uint32_t id)
 {
 	struct jit *j = cpu->jit;
-	const struct jit_meta *m = &j->meta[id];
+	struct jit_meta *m = &j->meta[id];
 	const uint8_t *resume = m->resume;
 	uint64_t epoch = j->epoch, gen = cpu->gen, gen_global = cpu->gen_global, next;
+	uint64_t narrowed = cpu->mmu.narrowed;
 	const struct tlb_entry *tlb = cpu->tlb;
 
+	if (m->kind == META_WINDOW)
+		return window_missed(cpu, m);
 	j->stat.slow++;
 	cpu->rip = cpu->scratch[JIT_PAGE_VA] + (int64_t)m->off;
 	next = cpu->rip + m->i->len;
@@ -204,6 +243,7 @@ static const uint8_t *jit_slow(struct soft_cpu *cpu, uint32_t id)
 	j->in_slow = false;
 	if (likely(cpu->rip == next && epoch == j->epoch && gen == cpu->gen &&
 		   gen_global == cpu->gen_global && tlb == cpu->tlb &&
+		   narrowed == cpu->mmu.narrowed &&
 		   !attention(cpu)))
 		return resume;
 	return j->leave;
@@ -278,13 +318,6 @@ HANDLER(jit_run)
 			link_exit(j, m, jb);
 		set_jump(cpu, jb);
 	}
-}
-
-static bool room(const struct jit *j)
-{
-	return j->used + JIT_BLOCK_ROOM <= JIT_CODE_SIZE &&
-	       j->nr_meta + 1024 <= JIT_MAX_META &&
-	       j->nr_jblock < JIT_MAX_BLOCKS && j->nr_fault + 1024 <= JIT_MAX_FAULTS;
 }
 
 /* The handler of a block's first instruction until the block is hot. */

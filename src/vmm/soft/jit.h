@@ -47,6 +47,7 @@ enum jit_kind {
 	META_LINK,	/* leave to page + off; may be linked */
 	META_INDIRECT,	/* leave to scratch[JIT_TARGET] */
 	META_LEAVE,	/* leave; cpu->rip is right */
+	META_WINDOW,	/* a window's check failed (jit_window.c) */
 };
 
 /* What host code says when it calls out: one record a place. */
@@ -59,7 +60,16 @@ struct jit_meta {
 	uint8_t *site;		/* rw: the jump's rel32; NULL: not linkable */
 	const uint8_t *stub;	/* rx: where site points when not linked */
 	struct list node;	/* in its target's incoming, while linked */
+	/* windows: [base + lo, + span), first accessed by instruction k of jb */
+	struct jblock *jb;
+	const uint8_t *careful;	/* rx: the block from there on, access by access */
+	int32_t lo;
+	uint16_t span;
+	uint8_t base;		/* register, or BASE_RIP */
+	uint8_t k;
+	bool write, dirty;	/* the window writes; its first access does */
 };
+#define BASE_RIP 16
 
 /* A host instruction that may fault, in address order. */
 struct jit_fault {
@@ -88,7 +98,7 @@ struct jit {
 	const uint8_t *leave;	/* thunk: exit with cpu->rip right */
 	const uint8_t *miss;	/* thunk: jump cache entry without host code */
 	struct {
-		uint64_t translated, guest_bytes, host_bytes, slow, enters, links,
+		uint64_t careful, translated, guest_bytes, host_bytes, slow, enters, links,
 			 flushes, dropped;
 	} stat;
 };
@@ -133,6 +143,11 @@ bool jit_signal(void *context);
 
 /* jit_translate.c; between fp_save() and fp_load().  NULL: cannot or no room. */
 struct jblock *jit_translate(struct soft_cpu *cpu, struct block *b);
+/*
+ * The block from instruction k on, each access checked by itself, for flags in
+ * cpu->cc; where it starts (rx), or NULL.
+ */
+const uint8_t *jit_translate_careful(struct soft_cpu *cpu, struct jblock *jb, unsigned k);
 /* A new record; the caller has seen to the room. */
 uint32_t jit_meta_new(struct jit *j, enum jit_kind kind);
 

@@ -143,6 +143,28 @@ static inline void e_mem(struct emit *e, bool w, uint8_t op, int reg, int base, 
 		e32(e, disp);
 }
 
+/* op reg, [base + index + disp]; index -1: none */
+static inline void e_memx(struct emit *e, bool w, uint8_t op, int reg, int base, int index,
+			  int disp)
+{
+	uint8_t rex = 0x40 | w << 3 | (reg >> 3) << 2 | (index >> 3 & 1) << 1 | base >> 3;
+	uint8_t mod = !disp && (base & 7) != 5 ? 0 : disp == (int8_t)disp ? 1 : 2;
+
+	if (index < 0) {
+		e_mem(e, w, op, reg, base, disp);
+		return;
+	}
+	if (rex != 0x40)
+		e8(e, rex);
+	e8(e, op);
+	e8(e, mod << 6 | (reg & 7) << 3 | 4);
+	e8(e, (index & 7) << 3 | (base & 7));
+	if (mod == 1)
+		e8(e, disp);
+	else if (mod == 2)
+		e32(e, disp);
+}
+
 /* lea reg, [base + (index << scale) + disp]; base or index -1: none */
 static inline void e_lea(struct emit *e, bool w, int reg, int base, int index,
 			 unsigned scale, int32_t disp)

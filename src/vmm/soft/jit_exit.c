@@ -137,12 +137,11 @@ static void direct(struct tr *tr, int from, int target)
 static void push_return(struct tr *tr, unsigned k)
 {
 	struct tinsn *t = &tr->t[k];
+	struct addr a = jit_stack(tr, k, -8, true);
 
-	e_lea(&tr->e, true, H_S1, HOST_GUEST_RSP, -1, 0, -8);
-	jit_access(tr, k, true, 8);
 	e_ld(&tr->e, H_S2, OFF(scratch[JIT_PAGE_VA]));
 	e_lea(&tr->e, true, H_S2, H_S2, -1, 0, t->off + t->i->len);
-	e_mem(&tr->e, true, 0x89, H_S2, H_S1, 0);
+	e_at(&tr->e, true, 0x89, H_S2, &a);
 	e_lea(&tr->e, true, HOST_GUEST_RSP, HOST_GUEST_RSP, -1, 0, -8);
 }
 
@@ -153,10 +152,9 @@ static void load_target(struct tr *tr, unsigned k)
 	int r;
 
 	if (t->i->flags & INSN_MEM) {
-		jit_ea(tr, t, H_S1, true);
-		jit_segment(tr, t);
-		jit_access(tr, k, false, 8);
-		e_mem(&tr->e, true, 0x8b, H_S1, H_S1, 0);
+		struct addr a = jit_operand(tr, k, false, 8);
+
+		e_at(&tr->e, true, 0x8b, H_S1, &a);
 		return;
 	}
 	r = ZydisRegisterGetId(t->ops[0].reg.value);
@@ -171,10 +169,9 @@ static void ret(struct tr *tr, unsigned k)
 	struct tinsn *t = &tr->t[k];
 	bool imm = t->ops[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE &&
 		   t->ops[0].visibility == ZYDIS_OPERAND_VISIBILITY_EXPLICIT;
+	struct addr a = jit_stack(tr, k, 0, false);
 
-	e_mov(&tr->e, H_S1, HOST_GUEST_RSP);
-	jit_access(tr, k, false, 8);
-	e_mem(&tr->e, true, 0x8b, H_S1, H_S1, 0);
+	e_at(&tr->e, true, 0x8b, H_S1, &a);
 	lookup(tr, k);
 	e_lea(&tr->e, true, HOST_GUEST_RSP, HOST_GUEST_RSP, -1, 0,
 	      8 + (imm ? (int)(t->ops[0].imm.value.u & 0xffff) : 0));

@@ -28,6 +28,12 @@ enum form {
 	F_FALL,			/* the block ends without a branch */
 };
 
+/* A memory access that may go through a window (jit_window.c). */
+struct access {
+	int window;		/* -1: none */
+	int64_t added;		/* to the base since the window's reckoning began */
+};
+
 struct tinsn {
 	ZydisDecodedInstruction z;
 	ZydisDecodedOperand ops[ZYDIS_MAX_OPERAND_COUNT];
@@ -39,6 +45,7 @@ struct tinsn {
 	uint8_t before, after;	/* flags live */
 	bool write;		/* memory operand is written */
 	uint8_t msize;		/* its bytes; 0: none */
+	struct access operand, stack;
 };
 
 /* Where each guest register lives; -1: in struct soft_cpu. */

@@ -119,6 +119,7 @@ static bool rename(const struct tinsn *t, struct recode_map *map, unsigned set)
 		}
 	}
 	map->mem_base = t->msize ? H_S1 : -1;
+	map->mem_index = -1;
 	map->mem_disp = 0;
 	return true;
 }
@@ -138,54 +139,68 @@ static void call_out(struct tr *tr, unsigned k)
 	tr->where = IN_HOST | IN_CC;
 }
 
+/* On the host, when memory has been seen to. */
 static bool may_fault(const struct tinsn *t)
 {
-	return t->msize || t->i->flags & INSN_FP ||
+	return t->i->flags & INSN_FP ||
 	       t->z.mnemonic == ZYDIS_MNEMONIC_DIV ||
-	       t->z.mnemonic == ZYDIS_MNEMONIC_IDIV;
+	       t->z.mnemonic == ZYDIS_MNEMONIC_IDIV ||
+	       t->z.mnemonic == ZYDIS_MNEMONIC_CMPXCHG16B;	/* alignment */
+}
+
+/* The memory operand's place, which the map takes over. */
+static struct addr place_operand(struct tr *tr, unsigned k, struct recode_map *map)
+{
+	struct tinsn *t = &tr->t[k];
+	struct addr a = { .held = -1, .tail = NO_TAIL };
+
+	if (t->msize) {
+		a = jit_operand(tr, k, t->write, t->msize);
+		map->mem_base = a.base;
+		map->mem_index = a.index;
+		map->mem_disp = a.disp;
+	}
+	if (may_fault(t) && a.tail == NO_TAIL) {
+		add_tail(tr, (struct tail){ .kind = TAIL_SLOW, .k = k,
+					    .where = tr->where, .live = t->before,
+					    .fault = NO_FAULT });
+		a.tail = tr->nr_tails - 1;
+	}
+	return a;
 }
 
 static void copy(struct tr *tr, unsigned k)
 {
 	struct tinsn *t = &tr->t[k];
-	unsigned written, set = spilled(t, &written), tail = 0;
+	unsigned written, set = spilled(t, &written);
 	bool host_flags = t->use || (t->def && t->after & ~t->kill);
+	bool held = tr->held_at == tr->e.p && !t->msize && !(set & (set - 1));
 	struct recode_map map;
+	struct addr a;
 	uint8_t out[RECODE_MAX];
-	int len;
 
 	if (!rename(t, &map, set) ||
-	    (len = insn_recode(&t->z, t->ops, t->i->raw, &map, out)) < 0) {
+	    insn_recode(&t->z, t->ops, t->i->raw, &map, out) < 0) {
 		call_out(tr, k);
 		return;
 	}
-	if (t->msize) {
-		want_cc(tr, t->before);
-		jit_ea(tr, t, H_S1, true);
-		jit_segment(tr, t);
-		tail = jit_access(tr, k, t->write, t->msize);
-	} else if (may_fault(t)) {
-		add_tail(tr, (struct tail){ .kind = TAIL_SLOW, .k = k,
-					    .where = tr->where, .live = t->before,
-					    .fault = NO_FAULT });
-		tail = tr->nr_tails - 1;
-	}
+	a = place_operand(tr, k, &map);
+	if (held)
+		a.held = tr->held;
 	if (host_flags)
 		want_host(tr);
 	for (int r = 9; r <= 11; r++)
 		if (set & 1u << r)
 			e_ld(&tr->e, map.gpr[r], OFF_GPR(r));
-	if (may_fault(t))
-		note_fault(tr, tail);
-	memcpy(tr->e.p, out, len);
-	tr->e.p += len;
+	if (a.tail != NO_TAIL)
+		note_fault(tr, a.tail);
+	tr->e.p += insn_recode(&t->z, t->ops, t->i->raw, &map, tr->e.p);
 	for (int r = 9; r <= 11; r++)
 		if (written & 1u << r)
 			e_st(&tr->e, OFF_GPR(r), map.gpr[r]);
 	if (t->def)
 		tr->where = IN_HOST;
-	if (may_fault(t))
-		tr->tail[tail].resume = tr->e.p;
+	access_done(tr, &a);
 }
 
 static void lea(struct tr *tr, unsigned k)
@@ -218,48 +233,41 @@ static void lea(struct tr *tr, unsigned k)
 /* The operand is read before the slot below rsp is: that is the order of faults. */
 static void push_mem(struct tr *tr, unsigned k)
 {
-	struct tinsn *t = &tr->t[k];
 	struct emit *e = &tr->e;
-	unsigned first = tr->nr_tails;
+	struct addr from = jit_operand(tr, k, false, 8), to;
 
-	want_cc(tr, t->before);
-	jit_ea(tr, t, H_S1, true);
-	jit_segment(tr, t);
-	jit_access(tr, k, false, 8);
-	e_mem(e, true, 0x8b, H_S2, H_S1, 0);
+	e_at(e, true, 0x8b, H_S2, &from);
 	e_st(e, OFF(scratch[JIT_CODE]), H_S2);
-	e_lea(e, true, H_S1, HOST_GUEST_RSP, -1, 0, -8);
-	jit_access(tr, k, true, 8);
+	to = jit_stack(tr, k, -8, true);
 	e_ld(e, H_S2, OFF(scratch[JIT_CODE]));
-	e_mem(e, true, 0x89, H_S2, H_S1, 0);
+	e_at(e, true, 0x89, H_S2, &to);
 	e_lea(e, true, HOST_GUEST_RSP, HOST_GUEST_RSP, -1, 0, -8);
-	for (unsigned n = first; n < tr->nr_tails; n++)
-		tr->tail[n].resume = e->p;
+	if (from.tail != NO_TAIL)
+		to.held = -1;
+	access_done(tr, &from);
+	access_done(tr, &to);
 }
 
 static void push(struct tr *tr, unsigned k)
 {
 	struct tinsn *t = &tr->t[k];
-	bool imm = t->ops[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE;
+	struct addr a;
 	int src;
-	unsigned tail;
 
 	if (t->i->flags & INSN_MEM) {
 		push_mem(tr, k);
 		return;
 	}
-	want_cc(tr, t->before);
-	e_lea(&tr->e, true, H_S1, HOST_GUEST_RSP, -1, 0, -8);
-	tail = jit_access(tr, k, true, 8);
-	if (imm) {
-		e_mem(&tr->e, true, 0xc7, 0, H_S1, 0);
+	a = jit_stack(tr, k, -8, true);
+	if (t->ops[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE) {
+		e_at(&tr->e, true, 0xc7, 0, &a);
 		e32(&tr->e, t->ops[0].imm.value.s);
 	} else {
 		src = guest_reg(tr, ZydisRegisterGetId(t->ops[0].reg.value), H_S2);
-		e_mem(&tr->e, true, 0x89, src, H_S1, 0);
+		e_at(&tr->e, true, 0x89, src, &a);
 	}
 	e_lea(&tr->e, true, HOST_GUEST_RSP, HOST_GUEST_RSP, -1, 0, -8);
-	tr->tail[tail].resume = tr->e.p;
+	access_done(tr, &a);
 }
 
 static void pop(struct tr *tr, unsigned k)
@@ -267,51 +275,45 @@ static void pop(struct tr *tr, unsigned k)
 	struct tinsn *t = &tr->t[k];
 	int r = ZydisRegisterGetId(t->ops[0].reg.value);
 	int dst = host_of[r] < 0 ? H_S2 : host_of[r];
-	unsigned tail;
+	struct addr a = jit_stack(tr, k, 0, false);
 
-	want_cc(tr, t->before);
-	e_mov(&tr->e, H_S1, HOST_GUEST_RSP);
-	tail = jit_access(tr, k, false, 8);
+	e_at(&tr->e, true, 0x8b, dst, &a);
 	if (r != X86_RSP)
 		e_lea(&tr->e, true, HOST_GUEST_RSP, HOST_GUEST_RSP, -1, 0, 8);
-	e_mem(&tr->e, true, 0x8b, dst, H_S1, 0);
 	if (host_of[r] < 0)
 		e_st(&tr->e, OFF_GPR(r), dst);
-	tr->tail[tail].resume = tr->e.p;
+	access_done(tr, &a);
 }
 
 static void leave(struct tr *tr, unsigned k)
 {
-	unsigned tail;
+	struct addr a = jit_frame(tr, k);
 
-	want_cc(tr, tr->t[k].before);
-	e_mov(&tr->e, H_S1, H_RBP);
-	tail = jit_access(tr, k, false, 8);
 	e_lea(&tr->e, true, HOST_GUEST_RSP, H_RBP, -1, 0, 8);
-	e_mem(&tr->e, true, 0x8b, H_RBP, H_S1, 0);
-	tr->tail[tail].resume = tr->e.p;
+	e_at(&tr->e, true, 0x8b, H_RBP, &a);
+	access_done(tr, &a);
 }
 
 /* RFLAGS from its two parts, without RF. */
 static void pushf(struct tr *tr, unsigned k)
 {
 	struct emit *e = &tr->e;
-	unsigned tail;
+	struct addr a;
 
 	want_cc(tr, ALL_FLAGS);
-	e_lea(e, true, H_S1, HOST_GUEST_RSP, -1, 0, -8);
-	tail = jit_access(tr, k, true, 8);
+	clobber(tr);
+	a = jit_stack(tr, k, -8, true);
 	e_ld32(e, H_S2, OFF(rflags));
 	e_imm(e, false, 4, H_S2, ~(int)FL_RF);
-	e_mem(e, true, 0x89, H_S2, H_S1, 0);
+	e_at(e, true, 0x89, H_S2, &a);
 	e_movzx8(e, H_S2, OFF(cc) + 1);
 	e_imm(e, false, 4, H_S2, FL_CC & 0xff);
-	e_mem(e, false, 0x09, H_S2, H_S1, 0);		/* or [r10], r11d */
+	e_at(e, false, 0x09, H_S2, &a);			/* or */
 	e_movzx8(e, H_S2, OFF(cc));
 	e_shift_imm(e, false, 4, H_S2, 11);
-	e_mem(e, false, 0x09, H_S2, H_S1, 0);
+	e_at(e, false, 0x09, H_S2, &a);
 	e_lea(e, true, HOST_GUEST_RSP, HOST_GUEST_RSP, -1, 0, -8);
-	tr->tail[tail].resume = e->p;
+	access_done(tr, &a);
 }
 
 /*

@@ -13,14 +13,25 @@
 /* Where the guest's arithmetic flags are. */
 enum { IN_HOST = 1, IN_CC = 2 };
 
+/* jit_window.c */
+#define NR_WINDOWS 16
+struct window {
+	uint8_t base;		/* register, or BASE_RIP */
+	bool write, ready;	/* ready: checked by now */
+	unsigned members;
+	int64_t lo, hi;		/* from the base, where the reckoning began */
+};
+
 /* Code that lies behind the block's own. */
 struct tail {
-	enum { TAIL_SLOW, TAIL_EXIT } kind;
+	enum { TAIL_SLOW, TAIL_EXIT, TAIL_WINDOW } kind;
 	uint8_t *site;		/* rel32 that leads here */
 	unsigned k;		/* instruction */
-	const uint8_t *resume;	/* SLOW: rw address to go on at */
+	const uint8_t *resume;	/* SLOW, WINDOW: rw address to go on at */
 	int where;		/* flags at site */
-	bool live;		/* SLOW without a site: are they wanted */
+	bool live;		/* SLOW without a site: are they wanted; WINDOW: writes */
+	int lo;			/* WINDOW: its start, from the base now */
+	const struct window *window;
 	uint32_t fault;		/* its record, or NO_FAULT */
 };
 #define NO_FAULT UINT32_MAX
@@ -30,12 +41,17 @@ struct tr {
 	struct jit *j;
 	struct soft_cpu *cpu;
 	struct block *b;
+	struct jblock *jb;
 	struct tinsn *t;	/* MAX_INSNS */
 	unsigned n;
 	int where;		/* IN_HOST | IN_CC at this point */
 	struct tail tail[4 * MAX_INSNS + 8];	/* a REP MOVS has four */
 	unsigned nr_tails;
 	int page_off;		/* of the block in its page */
+	struct window window[NR_WINDOWS];
+	unsigned nr_windows;
+	int held;		/* H_S1 holds this window's distance ... */
+	const uint8_t *held_at;	/* ... for code that goes here */
 };
 
 static inline void want_cc(struct tr *tr, uint8_t live)
@@ -89,6 +105,44 @@ unsigned jit_access(struct tr *tr, unsigned k, bool write, unsigned size);
  * a number with bits above 4095 + 4096 set.  H_S2: the entry.  Destroys flags.
  */
 void jit_tlb_offset(struct tr *tr, bool write);
+/* Where an access goes, on the host. */
+struct addr {
+	int base, index;	/* index -1: none */
+	int32_t disp;
+	int held;		/* the window whose distance is in H_S1; -1 */
+	unsigned tail;		/* of its check; NO_TAIL */
+};
+#define NO_TAIL UINT32_MAX
+
+/* op reg, [a] */
+static inline void e_at(struct emit *e, bool w, uint8_t op, int reg, const struct addr *a)
+{
+	e_memx(e, w, op, reg, a->base, a->index, a->disp);
+}
+
+/*
+ * The instruction that used a is done; its tail, if any, goes on here, and then
+ * H_S1 holds nothing.
+ */
+static inline void access_done(struct tr *tr, const struct addr *a)
+{
+	if (a->tail != NO_TAIL)
+		tr->tail[a->tail].resume = tr->e.p;
+	tr->held = a->tail == NO_TAIL ? a->held : -1;
+	tr->held_at = tr->e.p;
+}
+
+/* jit_window.c */
+void jit_plan_windows(struct tr *tr);
+/* The operand of instruction k; flags survive when it lies in a window. */
+struct addr jit_operand(struct tr *tr, unsigned k, bool write, unsigned size);
+/* Eight bytes at rsp + at. */
+struct addr jit_stack(struct tr *tr, unsigned k, int at, bool write);
+/* Eight bytes to read at rbp. */
+struct addr jit_frame(struct tr *tr, unsigned k);
+/* H_S1: guest address, checked by itself. */
+struct addr jit_checked(struct tr *tr, unsigned k, bool write, unsigned size);
+void jit_window_tail(struct tr *tr, const struct tail *tl);
 /* jit_string.c */
 void jit_string(struct tr *tr, unsigned k);
 /* One instruction that does not end the block. */

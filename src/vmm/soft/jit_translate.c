@@ -66,7 +66,10 @@ static void emit_tails(struct tr *tr)
 			emit_slow(tr, tl);
 			continue;
 		}
-		jit_exit_tail(tr, tl);
+		if (tl->kind == TAIL_WINDOW)
+			jit_window_tail(tr, tl);
+		else
+			jit_exit_tail(tr, tl);
 	}
 }
 
@@ -91,7 +94,8 @@ static void gather(struct tr *tr)
 	for (unsigned k = 0; k < b->nr && tr->n < MAX_INSNS - 1; k++) {
 		struct tinsn *t = &tr->t[tr->n++];
 
-		*t = (struct tinsn){ .i = &b->insn[k], .off = off };
+		*t = (struct tinsn){ .i = &b->insn[k], .off = off,
+				     .operand.window = -1, .stack.window = -1 };
 		jit_analyse(&d, t, tr->j->fp_deny);
 		off += t->i->len;
 		if (t->form >= F_JMP)
@@ -191,6 +195,8 @@ struct jblock *jit_translate(struct soft_cpu *cpu, struct block *b)
 	liveness(&tr);
 	jb = &j->jblock[j->nr_jblock++];
 	jb->block = b;
+	tr.jb = jb;
+	jit_plan_windows(&tr);
 	list_init(&jb->incoming);
 	entries(&tr, jb);
 	host = tr.where & IN_HOST;
@@ -203,4 +209,25 @@ struct jblock *jit_translate(struct soft_cpu *cpu, struct block *b)
 	j->stat.host_bytes += (size_t)(tr.e.p - j->rw) - j->used;
 	j->used = (size_t)(tr.e.p - j->rw);
 	return jb;
+}
+
+const uint8_t *jit_translate_careful(struct soft_cpu *cpu, struct jblock *jb, unsigned k)
+{
+	struct jit *j = cpu->jit;
+	struct block *b = jb->block;
+	struct tinsn t[MAX_INSNS];
+	struct tr tr = { .j = j, .cpu = cpu, .b = b, .jb = jb, .t = t,
+			 .e.p = j->rw + ALIGN_UP(j->used, (size_t)16),
+			 .where = IN_CC, .page_off = b->gpa & (PAGE_SIZE - 1) };
+	const uint8_t *start = j->rx + (tr.e.p - j->rw);
+
+	gather(&tr);
+	liveness(&tr);
+	for (; k < tr.n; k++)
+		emit(&tr, k);
+	emit_tails(&tr);
+	j->stat.careful++;
+	j->stat.host_bytes += (size_t)(tr.e.p - j->rw) - j->used;
+	j->used = (size_t)(tr.e.p - j->rw);
+	return start;
 }

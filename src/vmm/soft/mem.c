@@ -67,6 +67,21 @@ static unsigned resolve_all(struct soft_cpu *cpu, uint64_t va, unsigned len,
 	return 2;
 }
 
+bool mmu_touch(struct soft_cpu *cpu, uint64_t va, bool dirty, bool write)
+{
+	unsigned acc = dirty ? ACC_WRITE : ACC_READ;
+	const struct tlb_entry *e = &cpu->tlb[va >> PAGE_SHIFT & (TLB_SIZE - 1)];
+	const struct tlb2_entry *t;
+
+	if (unlikely(cpu->mmu.watching))
+		return false;
+	t = mmu_translate(cpu, va, acc | ACC_PROBE);
+	if (!t || !(t->flags & WALK_RAM))
+		return false;
+	fill(cpu, mmu_mode(cpu), va, t, 0);
+	return e->rtag == (va & PAGE_MASK) && (!write || e->wtag == (va & PAGE_MASK));
+}
+
 static void copy(void *dst, const void *src, unsigned long n)
 {
 	__asm__ volatile("rep movsb" : "+D"(dst), "+S"(src), "+c"(n) : : "memory");

@@ -257,6 +257,7 @@ void mmu_exec_mark(struct soft_cpu *cpu, uint64_t va)
 
 static void tlb_flush(struct mmu *m, bool global)
 {
+	m->narrowed++;
 	for (unsigned mode = 0; mode < TLB_MODES; mode++) {
 		for (unsigned w = 0; w < TLB_SIZE / 64; w++) {
 			uint64_t bits = m->used[mode][w];
@@ -279,6 +280,7 @@ void mmu_protect(struct soft_cpu *cpu, uint64_t gpa)
 	struct mmu *m = &cpu->mmu;
 	const uint8_t *host = cpu->mem->base + (gpa & PAGE_MASK);
 
+	m->narrowed++;
 	for (unsigned mode = 0; mode < TLB_MODES; mode++) {
 		for (unsigned w = 0; w < TLB_SIZE / 64; w++) {
 			uint64_t bits = m->used[mode][w];
@@ -383,6 +385,7 @@ void mmu_invlpg(struct soft_cpu *cpu, uint64_t va)
 			mmu_flush_local(cpu);
 		return;
 	}
+	m->narrowed++;
 	for (unsigned mode = 0; mode < TLB_MODES; mode++) {
 		struct tlb_entry *t = &m->tlb[mode][va >> PAGE_SHIFT & (TLB_SIZE - 1)];
 

@@ -76,6 +76,7 @@ struct mmu {
 	uint64_t gen;		/* of the current address space */
 	uint64_t gen_global;	/* of global pages */
 	uint64_t next_gen, tick;
+	uint64_t narrowed;	/* times that entries of tlb[] were taken back */
 	uint64_t rsvd;		/* page table bits above the physical width */
 	bool watching;		/* data breakpoints: nothing goes into tlb */
 	uint64_t large[64];	/* hash of 2 MiB regions with a large page cut up */
@@ -105,6 +106,12 @@ void guest_check_write(struct soft_cpu *cpu, uint64_t va, unsigned len);
 const void *guest_read_ptr(struct soft_cpu *cpu, uint64_t va, unsigned len);
 /* The same for writing; NULL for pages with decoded code too. */
 void *guest_write_ptr(struct soft_cpu *cpu, uint64_t va, unsigned len);
+
+/*
+ * Brings va's page into the TLB where that takes no fault; dirty: it is about to be
+ * written.  True when the TLB then allows reading, and writing if asked for.
+ */
+bool mmu_touch(struct soft_cpu *cpu, uint64_t va, bool dirty, bool write);
 
 /* The walk; NULL only with ACC_PROBE.  Good until the next call. */
 const struct tlb2_entry *mmu_translate(struct soft_cpu *cpu, uint64_t va, unsigned acc);

@@ -124,8 +124,10 @@ static void put_modrm(struct out *o, const ZydisDecodedInstruction *z,
 		return;
 	}
 	mod = d == 0 && rm != 5 ? 0 : d == (int8_t)d ? 1 : 2;
-	put(o, mod << 6 | reg << 3 | rm);
-	if (rm == 4)
+	put(o, mod << 6 | reg << 3 | (map->mem_index >= 0 ? 4 : rm));
+	if (map->mem_index >= 0)
+		put(o, (map->mem_index & 7) << 3 | rm);
+	else if (rm == 4)
 		put(o, 0x24);
 	if (mod)
 		put(o, d);
@@ -160,7 +162,7 @@ static int recode_vex(const ZydisDecodedInstruction *z, const struct fields *f,
 	bool three = v[0] == 0xc4;
 	uint8_t p0 = v[1], p1 = three ? v[2] : v[1] & 0x7f, op = three ? 3 : 2;
 	bool r = ext(f->reg, !(p0 & 0x80)), b = ext(f->rm, three && !(p0 & 0x20));
-	bool x = !has_memory(z) && f->rm < 0 && three && !(p0 & 0x40);
+	bool x = has_memory(z) ? map->mem_index > 7 : f->rm < 0 && three && !(p0 & 0x40);
 	uint8_t map_nr = three ? p0 & 0x1f : 1;
 
 	if (f->vvvv >= 0)
@@ -211,7 +213,9 @@ static int recode_legacy(const ZydisDecodedInstruction *z, const struct fields *
 	if (had)
 		rex = r->W << 3;
 	rex |= ext(f->reg, had && r->R) << 2 | ext(low, had && r->B);
-	if (!has_memory(z) && low < 0)
+	if (has_memory(z))
+		rex |= (map->mem_index > 7) << 1;
+	else if (low < 0)
 		rex |= (had && r->X) << 1;
 	if (rex || f->rex) {
 		if (f->high)

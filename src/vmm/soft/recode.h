@@ -21,10 +21,11 @@ struct recode_map {
 	 * names one; -1: must not occur.  Implied registers (AX of FNSTSW, RCX
 	 * of shifts, ...) are the caller's to arrange. */
 	int8_t gpr[16];
-	/* The memory operand becomes [mem_base + mem_disp]; the caller computes
+	/* The memory operand becomes [mem_base + mem_index + mem_disp]; the caller computes
 	 * the address, so address size and segment prefixes are dropped, also
 	 * where the address is implied (MASKMOVDQU, string instructions). */
 	int8_t mem_base;	/* host register; -1: must not have one */
+	int8_t mem_index;	/* host register but rsp; -1: none */
 	int32_t mem_disp;
 };
 

@@ -81,10 +81,11 @@ struct soft_cpu {
 	bool rmw_slow;		/* rmw_end() has work */
 	bool stepping;		/* one instruction at a time: TF, DR7, soft_run */
 	uint64_t gen, gen_global;	/* epochs of the jump cache; 0: none */
-	uint64_t icount;	/* instructions, counted a block at a time */
-	struct gclock_cpu time;
 	struct jump *jumps;	/* jump cache (insn.h); owned by blocks */
 	uint64_t scratch[5];	/* the translator's */
+	uint64_t window[16];	/* the same: host - guest address, within a block */
+	uint64_t icount;	/* instructions, counted a block at a time */
+	struct gclock_cpu time;
 
 	uint64_t cr0, cr2, cr3, cr4, cr8, efer, xcr0, dr[4], dr6, dr7;
 	struct x86_segment seg[X86_NR_SEGS];	/* fs and gs base: see above */
