@@ -115,6 +115,11 @@ static const struct answer entry_code_answers[] = {
 	{ 4, 0x77 }, { 5, 0 }, { 6, 0 }, { 7, 0x95 },
 };
 
+static const struct expect returns_log[] = { { 14, 0x15, ANY } };
+static const struct answer returns_answers[] = {
+	{ 0, 1 }, { 1, 2 }, { 2, 1 }, { 3, 3 }, { 4, 4 },
+};
+
 static const struct expect single_step_log[] = {
 	V(1), V(1), V(1), V(1), V(1), V(1), V(1), V(1), V(1), V(1), V(1),
 };
@@ -169,7 +174,7 @@ DECLARE(stacks); DECLARE(soft_ints); DECLARE(double_fault); DECLARE(triple_fault
 DECLARE(segments); DECLARE(syscalls); DECLARE(gs_base); DECLARE(single_step);
 DECLARE(breakpoints); DECLARE(self_modifying); DECLARE(string_faults);
 DECLARE(interrupts); DECLARE(timers); DECLARE(interrupted_work); DECLARE(fpu_modes);
-DECLARE(general_protection); DECLARE(entry_code);
+DECLARE(general_protection); DECLARE(entry_code); DECLARE(returns);
 
 #define CODE(n) .name = #n, .code = prog_##n, .end = prog_##n##_end
 #define LOG(n) .log = n##_log, .nr_log = ARRAY_LEN(n##_log)
@@ -189,6 +194,7 @@ static const struct program programs[] = {
 	{ CODE(syscalls), LOG(syscalls), ANSWER(syscalls) },
 	{ CODE(gs_base), LOG(gs_base), ANSWER(gs_base) },
 	{ CODE(entry_code), LOG(entry_code), ANSWER(entry_code) },
+	{ CODE(returns), LOG(returns), ANSWER(returns) },
 	{ CODE(single_step), LOG(single_step), ANSWER(single_step) },
 	{ CODE(breakpoints), LOG(breakpoints), ANSWER(breakpoints) },
 	{ CODE(self_modifying), LOG(self_modifying), ANSWER(self_modifying) },

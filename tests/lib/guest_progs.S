@@ -514,6 +514,73 @@ prog_\name\()_end:
 	movq	%rax, G_RESULT + 56
 	END	entry_code
 
+/* --- returns whose address is no longer what it was at the call ------------------------------- */
+
+	/* The callee does nothing while r14 is 0: three rounds translate and link. */
+	.macro	RETURNS callee, result
+	leaq	\callee(%rip), %rbx
+	movl	$3, %r13d
+	xorl	%r14d, %r14d
+77:	call	*%r12
+	decl	%r13d
+	jnz	77b
+	incl	%r14d
+	call	*%r12
+	movq	%rax, G_RESULT + 8 * \result
+	.endm
+
+	PROG	returns
+	movl	$0x00b8d3ff, G_KPAGE		/* call *%rbx; mov $1, %eax; ret */
+	movl	$0xc3000000, G_KPAGE + 4
+	movb	$1, G_KPAGE + 3
+	movl	$0x00b8d3ff, G_KPAGE + 0x1000	/* the same with 2 */
+	movl	$0xc3000000, G_KPAGE + 0x1004
+	movb	$2, G_KPAGE + 0x1003
+	movl	$G_KPAGE, %r12d
+	RETURNS	1f, 0
+	RETURNS	2f, 1				/* the page is another one now */
+	RETURNS	3f, 2				/* and again the first, by CR3 */
+	RETURNS	4f, 3				/* written over */
+	RETURNS	5f, 4				/* not by way of the call */
+	/* user code finds no entry of the kernel's, at the same place of its stack */
+	leaq	77f(%rip), %rax
+	movq	%rax, G_RECOVER
+	movl	$3, %r13d
+88:	call	1f
+99:	decl	%r13d
+	jnz	88b
+	USER	78f
+78:	leaq	99b - G_USER(%rip), %rax
+	movl	$3, %r13d
+	pushq	%rax
+	ret
+77:	jmp	9f
+1:	ret
+2:	testl	%r14d, %r14d
+	jz	1b
+	movq	$(G_KPAGE + 0x1003), G_PTE(G_KPAGE)
+	invlpg	G_KPAGE
+	ret
+3:	testl	%r14d, %r14d
+	jz	1b
+	movq	$(G_KPAGE + 3), G_PTE(G_KPAGE)
+	movq	%cr3, %rax
+	movq	%rax, %cr3
+	ret
+4:	testl	%r14d, %r14d
+	jz	1b
+	movb	$3, G_KPAGE + 3
+	ret
+5:	testl	%r14d, %r14d
+	jz	1b
+	leaq	6f(%rip), %rax
+	movq	%rax, (%rsp)
+	ret
+6:	movl	$4, %eax
+	ret
+9:
+	END	returns
+
 /* --- debugging ---------------------------------------------------------------------------------- */
 
 	PROG	single_step

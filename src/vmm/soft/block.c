@@ -389,6 +389,7 @@ const struct insn *block_find(struct soft_cpu *cpu)
 		blk = build(cpu, &f);
 	}
 	mmu_exec_mark(cpu, cpu->rip);
+	cpu->ret_local |= !f.global && cpu->cpl != 3;
 	if (f.gpa2)
 		mmu_exec_mark(cpu, cpu->rip + PAGE_SIZE);
 	j->rip = cpu->rip;
@@ -487,6 +488,7 @@ _Static_assert(JUMP_SIZE % PAGE_SIZE == 0, "a page's entries are a group");
 
 void block_forget_page(struct soft_cpu *cpu, uint64_t va)
 {
+	jit_return_forget(cpu, true);
 	forget_group(cpu, va & PAGE_MASK, va);
 	forget_group(cpu, (va & PAGE_MASK) - PAGE_SIZE, va);
 }

@@ -57,13 +57,6 @@ static void emit_fill(struct emit *e)
 	e_ld(e, H_R9, OFF_GPR(X86_RSP));
 }
 
-static void emit_jmp_reg(struct emit *e, int reg)
-{
-	e8(e, 0x41);
-	e8(e, 0xff);
-	e8(e, 0xe0 | (reg & 7));
-}
-
 /* uint32_t enter(cpu, code): callee-saved registers on the caller's stack */
 static void emit_enter(struct emit *e)
 {
@@ -78,7 +71,7 @@ static void emit_enter(struct emit *e)
 	e_mov(e, H_R10, H_RSI);
 	e_lea(e, true, H_RSP, H_RDI, -1, 0, JIT_BIAS);
 	emit_fill(e);
-	emit_jmp_reg(e, H_R10);
+	e_jmp_reg(e, H_R10);
 }
 
 static void emit_exit_thunk(struct emit *e)
@@ -112,7 +105,7 @@ static void emit_slow_thunk(struct emit *e)
 	e_mov(e, H_RSP, H_RBX);
 	e_mov(e, H_R10, H_RAX);
 	emit_fill(e);
-	emit_jmp_reg(e, H_R10);
+	e_jmp_reg(e, H_R10);
 }
 
 static const uint8_t *thunk(struct jit *j, struct emit *e)
@@ -149,8 +142,12 @@ static void make_thunks(struct jit *j)
 	emit_exit_thunk(&e);
 	j->slow = thunk(j, &e);
 	emit_slow_thunk(&e);
+	j->ret_other = thunk(j, &e);
+	jit_return_thunk(j, &e);
 	j->leave = leave_thunk(j, &e, META_LEAVE);
 	j->miss = leave_thunk(j, &e, META_INDIRECT);
+	j->ret_none = thunk(j, &e);
+	jit_return_none_thunk(j, &e);
 	thunk(j, &e);
 	j->thunks = j->used;
 	j->thunk_metas = j->nr_meta;
@@ -399,6 +396,7 @@ void jit_flush(struct soft_cpu *cpu)
 			unhook(&j->jblock[k]);
 	for (unsigned k = 0; k < JUMP_SIZE; k++)
 		cpu->jumps[k].host = j->miss;
+	jit_return_forget(cpu, true);
 	codemem_renew(&j->code, j->thunks);
 	j->used = j->thunks;
 	j->nr_meta = j->thunk_metas;
@@ -515,6 +513,7 @@ int jit_init(struct soft_cpu *cpu)
 	}
 	sigaction(SIGSEGV, &sa, NULL);
 	make_thunks(j);
+	jit_return_forget(cpu, true);
 	j->pair[1].fn = stop;
 	for (unsigned k = 0; k < JUMP_SIZE; k++)
 		cpu->jumps[k].host = j->miss;

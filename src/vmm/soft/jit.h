@@ -82,6 +82,7 @@ struct jit {
 	const uint8_t *rx;	/* code.rx */
 	size_t used, thunks;	/* bytes; thunks survive a flush */
 	const uint8_t *slow, *exit;	/* thunks, rx */
+	const uint8_t *ret_other, *ret_none;	/* thunks; jit_ret.c */
 	uint32_t (*enter)(struct soft_cpu *cpu, const uint8_t *code);
 	struct jit_meta *meta;	/* owned; by id */
 	uint32_t nr_meta, thunk_metas;
@@ -140,6 +141,12 @@ void jit_thread(struct soft_cpu *cpu);
  * then goes on where the interpreter repeats the instruction.  Signal handlers.
  */
 bool jit_signal(void *context);
+
+/* jit_ret.c: empties the return cache, of global pages' code too or not. */
+void jit_return_forget(struct soft_cpu *cpu, bool global);
+struct emit;
+void jit_return_thunk(struct jit *j, struct emit *e);
+void jit_return_none_thunk(struct jit *j, struct emit *e);
 
 /* jit_translate.c; between fp_save() and fp_load().  NULL: cannot or no room. */
 struct jblock *jit_translate(struct soft_cpu *cpu, struct block *b);

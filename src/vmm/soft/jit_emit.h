@@ -238,6 +238,14 @@ static inline uint8_t *e_jump(struct emit *e, int cc)
 	return e->p - 4;
 }
 
+/* r8 to r15 */
+static inline void e_jmp_reg(struct emit *e, int reg)
+{
+	e8(e, 0x41);
+	e8(e, 0xff);
+	e8(e, 0xe0 | (reg & 7));
+}
+
 /* Points the rel32 at `site` (rw) to `to` (rw or both rx: same distance). */
 static inline void e_patch(uint8_t *site, const uint8_t *to)
 {

@@ -32,20 +32,17 @@ static void miss(struct tr *tr, uint8_t *site, unsigned k)
 				    .fault = NO_FAULT, .site = site });
 }
 
-/*
- * Looks H_S1 up in the jump cache: H_S2 points at its entry, the target is in
- * scratch[JIT_TARGET].  On a miss instruction k is the interpreter's, which also
- * sees to targets that are no addresses; so nothing may be changed before this.
- */
-static void lookup(struct tr *tr, unsigned k)
+static void check_attention(struct tr *tr, unsigned k)
 {
-	struct emit *e = &tr->e;
+	e_rsp(&tr->e, false, 0x83, 7, OFF(attention));	/* cmp */
+	e8(&tr->e, 0);
+	miss(tr, e_jump(&tr->e, 5), k);
+}
+
+void jit_emit_lookup(struct emit *e, uint8_t *miss[JIT_MISSES])
+{
 	uint8_t *found;
 
-	e_st(e, OFF(scratch[JIT_TARGET]), H_S1);
-	e_rsp(e, false, 0x83, 7, OFF(attention));	/* cmp */
-	e8(e, 0);
-	miss(tr, e_jump(e, 5), k);
 	/* jump_hash() */
 	e_mov(e, H_S2, H_S1);
 	e_shift_imm(e, true, 5, H_S2, PAGE_SHIFT);
@@ -54,13 +51,30 @@ static void lookup(struct tr *tr, unsigned k)
 	e_shift_imm(e, false, 4, H_S2, 5);
 	e_rsp(e, true, 0x03, H_S2, OFF(jumps));
 	e_mem(e, true, 0x3b, H_S1, H_S2, offsetof(struct jump, rip));
-	miss(tr, e_jump(e, 5), k);
+	miss[0] = e_jump(e, 5);
 	e_mem(e, true, 0x8b, H_S1, H_S2, offsetof(struct jump, gen));
 	e_rsp(e, true, 0x3b, H_S1, OFF(gen));
 	found = e_jump(e, 4);
 	e_rsp(e, true, 0x3b, H_S1, OFF(gen_global));
-	miss(tr, e_jump(e, 5), k);
+	miss[1] = e_jump(e, 5);
 	e_patch(found, e->p);
+}
+_Static_assert(sizeof(struct jump) == 32, "shift by 5 above");
+
+/*
+ * Looks H_S1 up in the jump cache: H_S2 points at its entry, the target is in
+ * scratch[JIT_TARGET].  On a miss instruction k is the interpreter's, which also
+ * sees to targets that are no addresses; so nothing may be changed before this.
+ */
+static void lookup(struct tr *tr, unsigned k)
+{
+	uint8_t *site[JIT_MISSES];
+
+	e_st(&tr->e, OFF(scratch[JIT_TARGET]), H_S1);
+	check_attention(tr, k);
+	jit_emit_lookup(&tr->e, site);
+	for (unsigned n = 0; n < JIT_MISSES; n++)
+		miss(tr, site[n], k);
 }
 
 /* The page of scratch[JIT_TARGET] becomes the current one. */
@@ -71,14 +85,15 @@ static void enter_page(struct tr *tr)
 	e_st(&tr->e, OFF(scratch[JIT_PAGE_VA]), H_S1);
 }
 
-/* To the address in H_S1; flags are in cpu->cc. */
-static void indirect(struct tr *tr, unsigned k)
+/* To the address in H_S1, taking pop bytes from the stack; flags are in cpu->cc. */
+void jit_indirect(struct tr *tr, unsigned k, int pop)
 {
 	lookup(tr, k);
+	if (pop)
+		e_lea(&tr->e, true, HOST_GUEST_RSP, HOST_GUEST_RSP, -1, 0, pop);
 	enter_page(tr);
 	e_mem(&tr->e, false, 0xff, 4, H_S2, offsetof(struct jump, host));	/* jmp */
 }
-_Static_assert(sizeof(struct jump) == 32, "shift by 5 above");
 
 /*
  * A direct branch to another page, whose address is in H_S1.  A miss leaves: the
@@ -90,39 +105,21 @@ static void far_direct(struct tr *tr, int target)
 	unsigned first = tr->nr_tails;
 
 	tr->j->meta[id].off = target;
-	indirect(tr, 0);
+	jit_indirect(tr, 0, 0);
 	while (tr->nr_tails > first)
 		e_patch(tr->tail[--tr->nr_tails].site, tr->e.p);
 	jit_emit_exit(tr, id);
 }
 
-/* A direct branch from here; from: offset of the branching instruction. */
-static void direct(struct tr *tr, int from, int target)
+/* A jump in our page that may be linked; check: a rel32 that leads out too. */
+static void linked(struct tr *tr, int target, bool live, uint8_t *check)
 {
-	bool live = jit_target_live(tr, target);
 	struct jit *j = tr->j;
 	struct emit *e = &tr->e;
-	uint8_t *check = NULL;
-	struct jit_meta *m;
-	uint32_t id;
+	uint32_t id = jit_meta_new(j, META_LINK);
+	struct jit_meta *m = &j->meta[id];
 
-	if (target < 0 || target >= (int)PAGE_SIZE) {
-		want_cc(tr, ALL_FLAGS);
-		e_ld(e, H_S1, OFF(scratch[JIT_PAGE_VA]));
-		e_lea(e, true, H_S1, H_S1, -1, 0, target);
-		far_direct(tr, target);
-		return;
-	}
-	id = jit_meta_new(j, META_LINK);
-	m = &j->meta[id];
 	m->off = target;
-	if (target <= from) {
-		want_cc(tr, live);
-		clobber(tr);
-		e_rsp(e, false, 0x83, 7, OFF(attention));	/* cmp */
-		e8(e, 0);
-		check = e_jump(e, 5);
-	}
 	m->site = e_jump(e, -1);
 	m->host_flags = live && tr->where == IN_HOST;
 	if (check)
@@ -134,6 +131,42 @@ static void direct(struct tr *tr, int from, int target)
 	jit_emit_exit(tr, id);
 }
 
+/*
+ * A direct branch from here; from: offset of the branching instruction.  Backward
+ * ones and calls look at the attention word, so that no loop goes without.
+ */
+static void direct(struct tr *tr, int from, int target, bool is_call)
+{
+	bool live = jit_target_live(tr, target);
+	struct emit *e = &tr->e;
+	uint8_t *check = NULL;
+
+	if (target < 0 || target >= (int)PAGE_SIZE) {
+		want_cc(tr, ALL_FLAGS);
+		e_ld(e, H_S1, OFF(scratch[JIT_PAGE_VA]));
+		e_lea(e, true, H_S1, H_S1, -1, 0, target);
+		far_direct(tr, target);
+		return;
+	}
+	if (target <= from || is_call) {
+		want_cc(tr, live);
+		clobber(tr);
+		e_rsp(e, false, 0x83, 7, OFF(attention));	/* cmp */
+		e8(e, 0);
+		check = e_jump(e, 5);
+	}
+	linked(tr, target, live, check);
+}
+
+/* Where a RET comes back to: behind call k, with flags in cpu->cc. */
+void jit_landing(struct tr *tr, const struct tail *tl)
+{
+	const struct tinsn *t = &tr->t[tl->k];
+
+	tr->where = IN_CC;
+	linked(tr, t->off + t->i->len, true, NULL);
+}
+
 static void push_return(struct tr *tr, unsigned k)
 {
 	struct tinsn *t = &tr->t[k];
@@ -143,6 +176,7 @@ static void push_return(struct tr *tr, unsigned k)
 	e_lea(&tr->e, true, H_S2, H_S2, -1, 0, t->off + t->i->len);
 	e_at(&tr->e, true, 0x89, H_S2, &a);
 	e_lea(&tr->e, true, HOST_GUEST_RSP, HOST_GUEST_RSP, -1, 0, -8);
+	jit_return_push(tr, k);
 }
 
 /* Branch target in memory or a register, into H_S1. */
@@ -172,11 +206,7 @@ static void ret(struct tr *tr, unsigned k)
 	struct addr a = jit_stack(tr, k, 0, false);
 
 	e_at(&tr->e, true, 0x8b, H_S1, &a);
-	lookup(tr, k);
-	e_lea(&tr->e, true, HOST_GUEST_RSP, HOST_GUEST_RSP, -1, 0,
-	      8 + (imm ? (int)(t->ops[0].imm.value.u & 0xffff) : 0));
-	enter_page(tr);
-	e_mem(&tr->e, false, 0xff, 4, H_S2, offsetof(struct jump, host));
+	jit_return(tr, k, 8 + (imm ? (int)(t->ops[0].imm.value.u & 0xffff) : 0));
 }
 
 static void call_rm(struct tr *tr, unsigned k)
@@ -190,15 +220,19 @@ static void call_rm(struct tr *tr, unsigned k)
 	e_rsp(&tr->e, false, 0xff, 4, OFF(scratch[JIT_CODE]));	/* jmp */
 }
 
+uint32_t jit_meta_insn(struct tr *tr, enum jit_kind kind, unsigned k)
+{
+	uint32_t id = jit_meta_new(tr->j, kind);
+
+	tr->j->meta[id].i = tr->t[k].i;
+	tr->j->meta[id].off = tr->t[k].off;
+	return id;
+}
+
 static void leave_to_interp(struct tr *tr, unsigned k)
 {
-	struct jit *j = tr->j;
-	uint32_t id = jit_meta_new(j, META_INTERP);
-
 	want_cc(tr, ALL_FLAGS);
-	j->meta[id].i = tr->t[k].i;
-	j->meta[id].off = tr->t[k].off;
-	jit_emit_exit(tr, id);
+	jit_emit_exit(tr, jit_meta_insn(tr, META_INTERP, k));
 }
 
 /* The taken side lies behind the block. */
@@ -216,28 +250,30 @@ void jit_exit_tail(struct tr *tr, const struct tail *tl)
 	const struct tinsn *t = &tr->t[tl->k];
 
 	tr->where = tl->where;
-	direct(tr, t->off, branch_target(t));
+	direct(tr, t->off, branch_target(t), false);
 }
 
 void jit_branch(struct tr *tr, unsigned k)
 {
 	struct tinsn *t = &tr->t[k];
 
-	if (t->form != F_JMP && t->form != F_FALL)
+	if (t->form == F_CALL)
+		want_cc(tr, jit_target_live(tr, branch_target(t)));
+	else if (t->form != F_JMP && t->form != F_FALL)
 		want_cc(tr, ALL_FLAGS);
 	switch (t->form) {
-	case F_JMP: direct(tr, t->off, branch_target(t)); break;
+	case F_JMP: direct(tr, t->off, branch_target(t), false); break;
 	case F_CALL:
 		push_return(tr, k);
-		direct(tr, t->off, branch_target(t));
+		direct(tr, t->off, branch_target(t), true);
 		break;
 	case F_RET: ret(tr, k); break;
 	case F_JMP_RM:
 		load_target(tr, k);
-		indirect(tr, k);
+		jit_indirect(tr, k, 0);
 		break;
 	case F_CALL_RM: call_rm(tr, k); break;
 	case F_INTERP: leave_to_interp(tr, k); break;
-	default: direct(tr, -1, t->off); break;	/* F_FALL */
+	default: direct(tr, -1, t->off, false); break;	/* F_FALL */
 	}
 }

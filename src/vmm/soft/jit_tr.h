@@ -24,7 +24,7 @@ struct window {
 
 /* Code that lies behind the block's own. */
 struct tail {
-	enum { TAIL_SLOW, TAIL_EXIT, TAIL_WINDOW } kind;
+	enum { TAIL_SLOW, TAIL_EXIT, TAIL_WINDOW, TAIL_LANDING, TAIL_RETURN } kind;
 	uint8_t *site;		/* rel32 that leads here */
 	unsigned k;		/* instruction */
 	const uint8_t *resume;	/* SLOW, WINDOW: rw address to go on at */
@@ -155,6 +155,23 @@ void jit_sys(struct tr *tr, unsigned k);
 void jit_branch(struct tr *tr, unsigned k);
 void jit_jcc(struct tr *tr, unsigned k);
 void jit_exit_tail(struct tr *tr, const struct tail *tl);
+/*
+ * Looks H_S1 up in the jump cache: H_S2 points at the entry.  Destroys H_S1; the
+ * misses' rel32 are the caller's to fill in.
+ */
+#define JIT_MISSES 2
+void jit_emit_lookup(struct emit *e, uint8_t *miss[JIT_MISSES]);
+/* To H_S1 by the jump cache, or the interpreter does k; takes pop bytes off. */
+void jit_indirect(struct tr *tr, unsigned k, int pop);
+void jit_landing(struct tr *tr, const struct tail *tl);
+/* A record about instruction k. */
+uint32_t jit_meta_insn(struct tr *tr, enum jit_kind kind, unsigned k);
+
+/* jit_ret.c: the return cache */
+void jit_return_push(struct tr *tr, unsigned k);
+void jit_return(struct tr *tr, unsigned k, int n);
+void jit_return_tail(struct tr *tr, const struct tail *tl);
+
 /* To where only the run loop knows. */
 void jit_emit_exit(struct tr *tr, uint32_t id);
 /* Are flags wanted at this offset of our page?  Only a decoded block tells. */

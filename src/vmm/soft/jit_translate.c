@@ -68,6 +68,10 @@ static void emit_tails(struct tr *tr)
 		}
 		if (tl->kind == TAIL_WINDOW)
 			jit_window_tail(tr, tl);
+		else if (tl->kind == TAIL_LANDING)
+			jit_landing(tr, tl);
+		else if (tl->kind == TAIL_RETURN)
+			jit_return_tail(tr, tl);
 		else
 			jit_exit_tail(tr, tl);
 	}
@@ -105,10 +109,23 @@ static void gather(struct tr *tr)
 					 .i = &b->insn[b->nr], .use = ALL_FLAGS };
 }
 
+/* Does the block's last instruction surely lead to code that sets the flags? */
+static bool dead_at_end(struct tr *tr, const struct tinsn *t)
+{
+	if (t->form == F_FALL)
+		return !jit_target_live(tr, t->off);
+	return (t->form == F_JMP || t->form == F_CALL) &&
+	       !jit_target_live(tr, branch_target(t));
+}
+
 static void liveness(struct tr *tr)
 {
 	uint8_t live = ALL_FLAGS;
 
+	if (dead_at_end(tr, &tr->t[tr->n - 1])) {
+		live = 0;
+		tr->t[tr->n - 1].use = 0;
+	}
 	for (unsigned k = tr->n; k-- > 0;) {
 		struct tinsn *t = &tr->t[k];
 

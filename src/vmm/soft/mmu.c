@@ -16,6 +16,7 @@
  * fault is raised, so stale entries never cause faults.
  */
 #include "vmm/soft/insn.h"
+#include "vmm/soft/jit.h"
 
 /*
  * The lower half of the address space is hashed by epoch too, so that processes do
@@ -337,6 +338,7 @@ static void space_switch(struct soft_cpu *cpu, bool keep)
 	s->used = ++m->tick;
 	m->gen = s->gen;
 	tlb_flush(m, false);
+	jit_return_forget(cpu, false);
 	cpu_mode_changed(cpu);
 }
 
@@ -368,6 +370,8 @@ void mmu_flush_all(struct soft_cpu *cpu)
 	for (unsigned i = 0; i < ARRAY_LEN(m->exec); i++)
 		m->exec[i] = 0;
 	tlb_flush(m, true);
+	cpu->ret_local = false;	/* block_find() will say so again */
+	jit_return_forget(cpu, true);
 	space_switch(cpu, false);
 }
 

@@ -66,6 +66,13 @@ enum soft_slot {
 	SLOT_RIP = 16 * 8, SLOT_ZERO = 17 * 8, SLOT_FS = 18 * 8, SLOT_GS = 19 * 8,
 };
 
+/* Where a RET will go, and its translation; jit_ret.c. */
+#define JIT_RETURNS 128
+struct jit_return {
+	uint64_t va;
+	const uint8_t *host;
+};
+
 /* The first 256 bytes are in reach of an 8-bit displacement from cpu + 128. */
 struct soft_cpu {
 	uint64_t gpr[16];	/* enum x86_gpr */
@@ -83,9 +90,12 @@ struct soft_cpu {
 	uint64_t gen, gen_global;	/* epochs of the jump cache; 0: none */
 	struct jump *jumps;	/* jump cache (insn.h); owned by blocks */
 	uint64_t scratch[5];	/* the translator's */
-	uint64_t window[16];	/* the same: host - guest address, within a block */
+	struct jit_return *ret_base;	/* ret[] of this mode */
+	uint64_t window[16];	/* the translator's: host - guest address, within a block */
 	uint64_t icount;	/* instructions, counted a block at a time */
 	struct gclock_cpu time;
+	bool ret_local;		/* kernel code was in a page that is not global */
+	struct jit_return ret[2][JIT_RETURNS];	/* of kernel code, of user code */
 
 	uint64_t cr0, cr2, cr3, cr4, cr8, efer, xcr0, dr[4], dr6, dr7;
 	struct x86_segment seg[X86_NR_SEGS];	/* fs and gs base: see above */
