@@ -226,7 +226,7 @@ static void return_to(struct soft_cpu *cpu, const struct frame *f, bool with_sta
 		drop_segments(cpu);
 }
 
-HANDLER(iret)
+void iret_transfer(struct soft_cpu *cpu, const struct insn *i)
 {
 	uint64_t sp = cpu->gpr[X86_RSP], mask = FL_CC | FL_TF | FL_DF | FL_NT;
 	unsigned n = i->size, cpl = cpu->cpl;
@@ -250,6 +250,10 @@ HANDLER(iret)
 	rflags_set(cpu, f.flags, mask);
 	if (cpu->nmi_pending)
 		atomic_fetch_or(&cpu->attention, ATT_SLOW);
+}
+HANDLER(iret)
+{
+	iret_transfer(cpu, i);
 	return branch_to(cpu, i);
 }
 

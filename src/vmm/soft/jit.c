@@ -218,6 +218,27 @@ static const uint8_t *window_missed(struct soft_cpu *cpu, struct jit_meta *m)
 	return go_carefully(cpu, m);
 }
 
+/* Host code at rip, or the thunk that leaves to have it found. */
+static const uint8_t *host_at_rip(struct soft_cpu *cpu)
+{
+	const struct jump *at = &cpu->jumps[jump_hash(cpu->rip)];
+
+	if (attention(cpu) || cpu->jit->fp_deny != cpu->fp_deny || at->rip != cpu->rip ||
+	    (at->gen != cpu->gen && at->gen != cpu->gen_global))
+		return cpu->jit->leave;
+	cpu->scratch[JIT_TARGET] = cpu->rip;	/* at->host may be the miss thunk */
+	cpu->scratch[JIT_PAGE_VA] = cpu->rip & PAGE_MASK;
+	return at->host;
+}
+
+static const uint8_t *transfer(struct soft_cpu *cpu, const struct jit_meta *m)
+{
+	cpu->jit->stat.transfers++;
+	cpu->rip = cpu->scratch[JIT_PAGE_VA] + (int64_t)m->off;
+	transfer_of(m->i)(cpu, m->i);
+	return host_at_rip(cpu);
+}
+
 static const uint8_t *jit_slow(struct soft_cpu *cpu, uint32_t id)
 {
 	struct jit *j = cpu->jit;
@@ -229,6 +250,8 @@ static const uint8_t *jit_slow(struct soft_cpu *cpu, uint32_t id)
 
 	if (m->kind == META_WINDOW)
 		return window_missed(cpu, m);
+	if (m->kind == META_TRANSFER)
+		return transfer(cpu, m);
 	j->stat.slow++;
 	cpu->rip = cpu->scratch[JIT_PAGE_VA] + (int64_t)m->off;
 	next = cpu->rip + m->i->len;
@@ -240,7 +263,7 @@ static const uint8_t *jit_slow(struct soft_cpu *cpu, uint32_t id)
 	j->in_slow = false;
 	if (likely(cpu->rip == next && epoch == j->epoch && gen == cpu->gen &&
 		   gen_global == cpu->gen_global && tlb == cpu->tlb &&
-		   narrowed == cpu->mmu.narrowed &&
+		   narrowed == cpu->mmu.narrowed && j->fp_deny == cpu->fp_deny &&
 		   !attention(cpu)))
 		return resume;
 	return j->leave;
@@ -304,7 +327,7 @@ HANDLER(jit_run)
 		j->stat.enters++;
 		if (m->kind == META_INTERP)
 			return handler_of(m->i)(cpu, m->i);
-		if (unlikely(attention(cpu) ||
+		if (unlikely(attention(cpu) || j->fp_deny != cpu->fp_deny ||
 			     (cpu->run_until && cpu->rip == cpu->run_until)))
 			return NULL;
 		n = block_next(cpu);

@@ -47,6 +47,7 @@ enum jit_kind {
 	META_LINK,	/* leave to page + off; may be linked */
 	META_INDIRECT,	/* leave to scratch[JIT_TARGET] */
 	META_LEAVE,	/* leave; cpu->rip is right */
+	META_TRANSFER,	/* one that ends its block, then to wherever rip is */
 	META_WINDOW,	/* a window's check failed (jit_window.c) */
 };
 
@@ -100,7 +101,7 @@ struct jit {
 	const uint8_t *miss;	/* thunk: jump cache entry without host code */
 	struct {
 		uint64_t careful, translated, guest_bytes, host_bytes, slow, enters, links,
-			 flushes, dropped;
+			 flushes, dropped, transfers;
 	} stat;
 };
 

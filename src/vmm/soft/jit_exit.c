@@ -235,6 +235,14 @@ static void leave_to_interp(struct tr *tr, unsigned k)
 	jit_emit_exit(tr, jit_meta_insn(tr, META_INTERP, k));
 }
 
+/* The slow thunk, whose C part does the instruction and finds out where to. */
+static void transfer(struct tr *tr, unsigned k)
+{
+	want_cc(tr, ALL_FLAGS);
+	e_movi(&tr->e, H_S2, jit_meta_insn(tr, META_TRANSFER, k));
+	e_patch(e_jump(&tr->e, -1), tr->j->slow + (tr->j->rw - tr->j->rx));
+}
+
 /* The taken side lies behind the block. */
 void jit_jcc(struct tr *tr, unsigned k)
 {
@@ -273,6 +281,7 @@ void jit_branch(struct tr *tr, unsigned k)
 		jit_indirect(tr, k, 0);
 		break;
 	case F_CALL_RM: call_rm(tr, k); break;
+	case F_TRANSFER: transfer(tr, k); break;
 	case F_INTERP: leave_to_interp(tr, k); break;
 	default: direct(tr, -1, t->off, false); break;	/* F_FALL */
 	}

@@ -6,6 +6,7 @@
  * operands are not known to be harmless there is the interpreter's.
  */
 #include "vmm/soft/jit_form.h"
+#include "vmm/soft/ops.h"
 
 static bool is_shift(unsigned mnemonic)
 {
@@ -311,8 +312,11 @@ static enum form form_of(struct tinsn *t)
 	}
 	if (is_jcc(t->i))
 		return F_JCC;
-	if (t->i->flags & INSN_END || z->meta.category == ZYDIS_CATEGORY_COND_BR ||
-	    is_system_move(t))
+	if (is_system_move(t))
+		return jit_sys_move_form(t);
+	if (t->i->flags & INSN_END)
+		return transfer_of(t->i) ? F_TRANSFER : F_INTERP;
+	if (z->meta.category == ZYDIS_CATEGORY_COND_BR)
 		return F_INTERP;
 	form = jit_sys_form(t);
 	return form != F_CALL_OUT ? form : copy_form(t);
@@ -346,6 +350,6 @@ void jit_analyse(const ZydisDecoder *d, struct tinsn *t, bool fp_deny)
 	t->def = i->cc_def;
 	if (t->form == F_CALL_OUT)
 		t->kill = 0;
-	else if (t->form == F_INTERP)
+	else if (t->form == F_INTERP || t->form == F_TRANSFER)
 		t->use = ALL_FLAGS;
 }

@@ -24,6 +24,7 @@ enum form {
 	F_JCC,
 	/* these end the block */
 	F_JMP, F_CALL, F_RET, F_JMP_RM, F_CALL_RM,
+	F_TRANSFER,		/* ops.h: leads elsewhere, and host code goes on there */
 	F_INTERP,		/* ends translation: the interpreter goes on */
 	F_FALL,			/* the block ends without a branch */
 };
@@ -62,6 +63,8 @@ bool jit_string_loads(const struct tinsn *t);
 bool jit_string_stores(const struct tinsn *t);
 /* jit_sys.c: what it does itself; F_CALL_OUT for all others. */
 enum form jit_sys_form(const struct tinsn *t);
+/* The same of MOV from and to control and debug registers. */
+enum form jit_sys_move_form(const struct tinsn *t);
 /* Arithmetic flags somebody may read before this block has set them. */
 uint8_t jit_block_live_in(const struct block *b);
 

@@ -157,6 +157,37 @@ static bool reads_selector(const struct tinsn *t)
 	       segment_of(t) < 6;
 }
 
+static int control_offset(const struct tinsn *t)
+{
+	switch (t->ops[1].reg.value) {
+	case ZYDIS_REGISTER_CR0: return OFF(cr0);
+	case ZYDIS_REGISTER_CR2: return OFF(cr2);
+	case ZYDIS_REGISTER_CR3: return OFF(cr3);
+	case ZYDIS_REGISTER_CR4: return OFF(cr4);
+	default: return 0;
+	}
+}
+
+static void read_control(struct tr *tr, unsigned k)
+{
+	struct tinsn *t = &tr->t[k];
+	int r = t->i->rd / 8, dst = host_of[r] < 0 ? H_S1 : host_of[r];
+
+	need_cpl0(tr, k);
+	e_ld(&tr->e, dst, control_offset(t));
+	if (host_of[r] < 0)
+		e_st(&tr->e, OFF_GPR(r), dst);
+}
+
+enum form jit_sys_move_form(const struct tinsn *t)
+{
+	bool control = ZydisRegisterGetClass(t->ops[1].reg.value) == ZYDIS_REGCLASS_CONTROL;
+
+	if (control && control_offset(t))
+		return F_SYS;
+	return t->z.opcode == 0x22 ? F_TRANSFER : F_INTERP;	/* to a control register */
+}
+
 enum form jit_sys_form(const struct tinsn *t)
 {
 	switch (t->z.mnemonic) {
@@ -195,7 +226,12 @@ static void emit_one(struct tr *tr, unsigned k)
 	case ZYDIS_MNEMONIC_RDGSBASE: read_base(tr, k, OFF(gs_base)); break;
 	case ZYDIS_MNEMONIC_WRFSBASE: write_base(tr, k, OFF(fs_base)); break;
 	case ZYDIS_MNEMONIC_WRGSBASE: write_base(tr, k, OFF(gs_base)); break;
-	default: read_selector(tr, k); break;
+	default:		/* MOV */
+		if (tr->t[k].z.opcode == 0x8c)
+			read_selector(tr, k);
+		else
+			read_control(tr, k);
+		break;
 	}
 }
 

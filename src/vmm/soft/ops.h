@@ -63,6 +63,14 @@ void far_return(struct soft_cpu *cpu, unsigned size, unsigned drop);
 /* sys.c: MOV to and from control and debug registers */
 insn_fn *mov_cr_choose(const struct insn *i);
 
+/*
+ * An instruction that ends its block, without going on: rip is where to.  What
+ * has none of these is done by its handler alone.
+ */
+typedef void transfer_fn(struct soft_cpu *cpu, const struct insn *i);
+transfer_fn *transfer_of(const struct insn *i);
+transfer_fn iret_transfer;
+
 /* The next block after rip changed. */
 const struct insn *branch_to(struct soft_cpu *cpu, const struct insn *i);
 

@@ -313,6 +313,7 @@ static void jit_stats(const struct jit *j, json_t *obj)
 	json_object_set_new(o, "entries", json_integer(j->stat.enters));
 	json_object_set_new(o, "interpreted", json_integer(j->stat.slow));
 	json_object_set_new(o, "careful", json_integer(j->stat.careful));
+	json_object_set_new(o, "transfers", json_integer(j->stat.transfers));
 	json_object_set_new(o, "links", json_integer(j->stat.links));
 	json_object_set_new(o, "dropped", json_integer(j->stat.dropped));
 	json_object_set_new(o, "flushes", json_integer(j->stat.flushes));

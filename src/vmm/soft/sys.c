@@ -9,6 +9,13 @@
 #include "vmm/soft/seg.h"
 #include "vmm/soft/sys.h"
 
+#define TRANSFER(name) \
+	HANDLER(name) \
+	{ \
+		name##_transfer(cpu, i); \
+		return branch_to(cpu, i); \
+	}
+
 static inline void privileged(struct soft_cpu *cpu)
 {
 	if (cpu->cpl)
@@ -98,7 +105,7 @@ HANDLER(read_cr)
 	NEXT(cpu, i);
 }
 
-HANDLER(write_cr)
+static void write_cr_transfer(struct soft_cpu *cpu, const struct insn *i)
 {
 	uint64_t v = reg8(cpu, i->rs);
 
@@ -112,8 +119,8 @@ HANDLER(write_cr)
 	default: cpu_ud(cpu);
 	}
 	cpu->rip += i->len;
-	return branch_to(cpu, i);
 }
+TRANSFER(write_cr)
 
 HANDLER(clts)
 {
@@ -226,7 +233,7 @@ insn_fn *mov_cr_choose(const struct insn *i)
 
 /* --- SYSCALL ------------------------------------------------------------------------------- */
 
-HANDLER(syscall)
+static void syscall_transfer(struct soft_cpu *cpu, const struct insn *i)
 {
 	if (!(cpu->efer & EFER_SCE))
 		cpu_ud(cpu);
@@ -238,11 +245,11 @@ HANDLER(syscall)
 	cpu->cpl = 0;
 	rflags_set(cpu, rflags_get(cpu) & ~cpu->sfmask & ~(uint64_t)FL_RF, FL_KNOWN);
 	cpu_mode_changed(cpu);
-	return branch_to(cpu, i);
 }
+TRANSFER(syscall)
 
 /* Without REX.W to 32-bit code, which then gets #UD. */
-HANDLER(sysret)
+static void sysret_transfer(struct soft_cpu *cpu, const struct insn *i)
 {
 	bool wide = i->size == 8;
 	uint64_t rip = cpu->gpr[X86_RCX];
@@ -261,8 +268,8 @@ HANDLER(sysret)
 	cpu->cpl = 3;
 	rflags_set(cpu, cpu->gpr[X86_R11], 0x3c7fd7);
 	cpu_mode_changed(cpu);
-	return branch_to(cpu, i);
 }
+TRANSFER(sysret)
 
 /* As with a null SYSENTER_CS: these lead to 32-bit code, which is not ours. */
 HANDLER(sysenter)
@@ -408,7 +415,7 @@ HANDLER(rdmsr)
 	return insn_done(cpu, i);
 }
 
-HANDLER(wrmsr)
+static void wrmsr_transfer(struct soft_cpu *cpu, const struct insn *i)
 {
 	uint64_t v = (uint64_t)reg4(cpu, X86_RDX * 8) << 32 | reg4(cpu, X86_RAX * 8);
 
@@ -416,8 +423,8 @@ HANDLER(wrmsr)
 	if (!msr_write(cpu, cpu->gpr[X86_RCX], v))
 		cpu_gp(cpu);
 	cpu->rip += i->len;
-	return branch_to(cpu, i);
 }
+TRANSFER(wrmsr)
 
 HANDLER(xgetbv)
 {
@@ -490,13 +497,13 @@ HANDLER(wrgsbase)
 
 /* --- TLB and caches ----------------------------------------------------------------------------------- */
 
-HANDLER(invlpg)
+static void invlpg_transfer(struct soft_cpu *cpu, const struct insn *i)
 {
 	privileged(cpu);
 	mmu_invlpg(cpu, insn_ea(cpu, i));
 	cpu->rip += i->len;
-	return branch_to(cpu, i);
 }
+TRANSFER(invlpg)
 
 HANDLER(invpcid)
 {
@@ -558,6 +565,19 @@ RANDOM(rdseed, 4, uint32_t)
 RANDOM(rdseed, 8, uint64_t)
 static insn_fn *const rdrand_fn[NR_FORMS][4] = { [FORM_R] = { NULL, rdrand2, rdrand4, rdrand8 } };
 static insn_fn *const rdseed_fn[NR_FORMS][4] = { [FORM_R] = { NULL, rdseed2, rdseed4, rdseed8 } };
+
+transfer_fn *transfer_of(const struct insn *i)
+{
+	switch (i->mnemonic) {
+	case ZYDIS_MNEMONIC_MOV: return write_cr_transfer;	/* no other MOV ends a block */
+	case ZYDIS_MNEMONIC_SYSCALL: return syscall_transfer;
+	case ZYDIS_MNEMONIC_SYSRET: return sysret_transfer;
+	case ZYDIS_MNEMONIC_IRETQ: return iret_transfer;
+	case ZYDIS_MNEMONIC_WRMSR: return wrmsr_transfer;
+	case ZYDIS_MNEMONIC_INVLPG: return invlpg_transfer;
+	default: return NULL;
+	}
+}
 
 const struct op ops_sys[] = {
 	{ .mnemonic = ZYDIS_MNEMONIC_CLTS, .any = clts },
