@@ -69,6 +69,14 @@ static const struct answer accessed_dirty_answers[] = {
 	{ 7, 0x20 }, { 8, 0x60 }, { 9, 0x20 }, { 10, 0x20 }, { 11, 0x60 },
 };
 
+static const struct expect one_base_log[] = {
+	PF(3, G_KPAGE + 0x80010), PF(2, G_KPAGE + 0x81000),
+};
+static const struct answer one_base_answers[] = {
+	{ 0, 0x11 }, { 1, 0x44 }, { 2, 0x20 }, { 3, 0x33 }, { 4, 0x36 },
+	{ 5, 0x6600000055 }, { 6, 0xff }, { 7, 19 }, { 8, 8 },
+};
+
 static const struct answer tlb_answers[] = {
 	{ 0, 0x11 }, { 1, 0x22 }, { 2, 0x33 }, { 3, 0x22 }, { 4, 8 * 0x33 },
 	{ 5, 8 * 0x11 }, { 6, 0x22 },
@@ -170,6 +178,7 @@ static const struct expect general_protection_log[] = {
 
 #define DECLARE(n) extern const uint8_t prog_##n[], prog_##n##_end[]
 DECLARE(page_faults); DECLARE(smep_smap); DECLARE(accessed_dirty); DECLARE(tlb);
+DECLARE(one_base);
 DECLARE(stacks); DECLARE(soft_ints); DECLARE(double_fault); DECLARE(triple_fault);
 DECLARE(segments); DECLARE(syscalls); DECLARE(gs_base); DECLARE(single_step);
 DECLARE(breakpoints); DECLARE(self_modifying); DECLARE(string_faults);
@@ -186,6 +195,7 @@ static const struct program programs[] = {
 	{ CODE(smep_smap), LOG(smep_smap), ANSWER(smep_smap) },
 	{ CODE(accessed_dirty), LOG(accessed_dirty), ANSWER(accessed_dirty) },
 	{ CODE(tlb), ANSWER(tlb), .nr_log = 0 },
+	{ CODE(one_base), LOG(one_base), ANSWER(one_base) },
 	{ CODE(stacks), LOG(stacks), ANSWER(stacks) },
 	{ CODE(soft_ints), LOG(soft_ints) },
 	{ CODE(double_fault), LOG(double_fault) },

@@ -199,6 +199,96 @@ prog_\name\()_end:
 #define VA	(G_KPAGE + 0x80000)
 #define PML4B	(G_KPAGE + 0x10000)
 
+	/* several accesses through one base: what happens between them counts */
+	PROG	one_base
+	movl	$VA, %esi
+	movq	$0x11, (%rsi)
+	movq	$0x22, 8(%rsi)
+	movq	$0x33, 0x1000(%rsi)
+	movq	$0x44, 0x1008(%rsi)
+	movl	$G_PTE(VA), %edi
+	movq	(%rsi), %r12
+	movq	$(VA + 0x1000) | 3, (%rdi)
+	invlpg	(%rsi)
+	movq	8(%rsi), %r13
+	movq	$VA | 3, (%rdi)
+	invlpg	(%rsi)
+	movq	%r12, G_RESULT			/* 0: 0x11 */
+	movq	%r13, G_RESULT + 8		/* 1: 0x44 */
+	/* a write that is not come to leaves the page clean */
+	movq	(%rsi), %rax
+	cmpq	%rax, (%rsi)
+	je	1f
+	movq	%rax, 8(%rsi)
+1:	movq	(%rdi), %rax
+	andl	$0x60, %eax
+	movq	%rax, G_RESULT + 16		/* 2: 0x20 */
+	/* the same with one that is, in a range of which the page allows but reads */
+	movq	$VA | 0x61, (%rdi)
+	invlpg	(%rsi)
+	xorl	%r12d, %r12d
+	leaq	77f(%rip), %rax
+	movq	%rax, G_RECOVER
+	addq	(%rsi), %r12
+	addq	8(%rsi), %r12
+	movq	%r12, 16(%rsi)
+	ud2
+77:	movq	%r12, G_RESULT + 24		/* 3: 0x33 */
+	movq	$VA | 3, (%rdi)
+	invlpg	(%rsi)
+	/* a range across the end of a page, then one of which that page lacks */
+	movl	$VA + 0x1000 - 12, %esi
+	movl	$3, %ecx
+2:	movq	$0x55, (%rsi)
+	addl	$0x66, 4(%rsi)
+	incq	12(%rsi)
+	pushq	12(%rsi)
+	popq	%r12
+	decl	%ecx
+	jnz	2b
+	movq	(%rsi), %r13
+	movq	%r12, G_RESULT + 32		/* 4: 0x36 */
+	movq	%r13, G_RESULT + 40		/* 5: 0x66 in the upper half, 0x55 */
+	andq	$~1, G_PTE(VA + 0x1000)
+	invlpg	VA + 0x1000
+	leaq	77f(%rip), %rax
+	movq	%rax, G_RECOVER
+	movl	$0x77, (%rsi)
+	movl	$0x88, 8(%rsi)
+	movl	$0x99, 12(%rsi)
+	ud2
+77:	movl	8(%rsi), %eax
+	addl	(%rsi), %eax
+	movq	%rax, G_RESULT + 48		/* 6: 0xff */
+	orq	$1, G_PTE(VA + 0x1000)
+	/* PUSH and POP that move the stack to another page and back, and LEAVE */
+	movq	%rsp, %rbp
+	movl	$VA + 0x1008, %esp
+	pushq	$1
+	pushq	$2
+	pushq	$3
+	popq	%rax
+	movq	(%rsp), %rbx
+	leaq	8(%rsp), %rsp
+	popq	%rcx
+	leaq	(%rax, %rbx, 4), %rax
+	leaq	(%rax, %rcx, 8), %rax
+	movq	%rsp, %rdx
+	movl	$VA + 0x1100, %esp
+	pushq	%rbp
+	movq	%rsp, %rbp
+	subq	$32, %rsp
+	movq	%rax, -8(%rbp)
+	movq	%rdx, -16(%rbp)
+	movq	24(%rsp), %rax
+	subq	$VA + 0x1000, 16(%rsp)
+	movq	-16(%rbp), %rdx
+	leave
+	movq	%rbp, %rsp
+	movq	%rax, G_RESULT + 56		/* 7: 3 + 2 * 4 + 1 * 8 */
+	movq	%rdx, G_RESULT + 64		/* 8: 8 */
+	END	one_base
+
 	PROG	tlb
 	movq	$0x11, VA
 	movq	$0x22, VA + 0x1000
