@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -123,6 +124,30 @@ static void test_sealed(void **state)
 	assert_int_equal(call(c, CHUNK), 2);
 }
 
+/* Where a sandbox lets no file be opened, what was written is mapped anew. */
+static bool no_read_only(struct codemem *c)
+{
+	struct rlimit limit;
+	int next = dup(0);
+
+	close(next);
+	if (next < 0 || getrlimit(RLIMIT_NOFILE, &limit))
+		return false;
+	limit.rlim_cur = (rlim_t)next + 1;	/* room for the memfd alone */
+	return !setrlimit(RLIMIT_NOFILE, &limit) && put(c, 0, 6) && put(c, 3 * CHUNK, 8) &&
+	       c->ro_fd < 0 && !codemem_share(c, 4 * CHUNK) &&
+	       cannot_be_written(c) && protects(c->rx + 3 * CHUNK, PROT_WRITE) &&
+	       call(c, 0) == 6 && call(c, CHUNK) == 2 && call(c, 3 * CHUNK) == 8;
+}
+
+static void test_without_read_only(void **state)
+{
+	struct codemem *c = *state;
+
+	assert_int_equal(codemem_share(c, 2 * CHUNK), 0);
+	assert_true(child(c, no_read_only));
+}
+
 /* A fork of a fork of a fork, each of which changes something. */
 static bool chain(struct codemem *c)
 {
@@ -200,6 +225,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_alone, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_copies, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_sealed, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_without_read_only, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_chain, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_fan, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_renew, setup, teardown),

@@ -7,10 +7,10 @@
  * make copies of them, and a sibling that wrote into what it inherited would write
  * the code that its source runs.  Therefore copying on write is done here:
  *
- *	share	before the fork: the memfd is sealed against writing, its
- *		executable view is mapped anew, because only a mapping made
- *		after the seal cannot be made writable again, and its writable view
- *		is replaced by nothing.  So whatever goes wrong in one VM's
+ *	share	before the fork: the memfd is sealed against writing and its
+ *		writable view is replaced by nothing.  Its executable view cannot
+ *		be made writable either, being of a descriptor that only reads, or
+ *		mapped anew after the seal.  So whatever goes wrong in one VM's
  *		process, it cannot change what another one executes.
  *	own	a chunk that is to be written is copied into a memfd of this
  *		process and mapped over both views.
@@ -18,7 +18,7 @@
  * A chunk in rx comes from the memfd of this process or from one of an ancestor,
  * always at its own offset, so chunks beside each other make one mapping again.
  *
- * #syscalls memfd_create ftruncate mmap munmap madvise fcntl
+ * #syscalls memfd_create ftruncate mmap munmap madvise fcntl openat
  */
 #include "vmm/soft/codemem.h"
 
@@ -32,6 +32,8 @@
 #ifndef F_SEAL_FUTURE_WRITE	/* Linux 5.1 */
 #define F_SEAL_FUTURE_WRITE 0x0010
 #endif
+
+#define SETTLE ((size_t)1 << 20)
 
 /* --- views ------------------------------------------------------------------ */
 
@@ -52,7 +54,26 @@ static bool map_rw(struct codemem *c, size_t off, size_t len)
 
 static bool map_rx(struct codemem *c, size_t off, size_t len)
 {
-	return map_at(c->rx + off, len, PROT_READ | PROT_EXEC, c->fd, off);
+	return map_at(c->rx + off, len, PROT_READ | PROT_EXEC,
+		      c->ro_fd < 0 ? c->fd : c->ro_fd, off);
+}
+
+/*
+ * A mapping of this one cannot be made writable, so nothing has to be mapped anew in
+ * the pause of a fork.  -1 in a sandbox that lets no file be opened.
+ */
+static int open_read_only(int fd)
+{
+	char path[32] = "/proc/self/fd/", digits[12];
+	unsigned at = 14, n = 0;
+
+	do
+		digits[n++] = '0' + fd % 10;
+	while ((fd /= 10));
+	while (n)
+		path[at++] = digits[--n];
+	path[at] = '\0';
+	return open(path, O_RDONLY | O_CLOEXEC);
 }
 
 static int open_file(struct codemem *c)
@@ -66,7 +87,16 @@ static int open_file(struct codemem *c)
 		return -ENOMEM;
 	}
 	c->fd = fd;
+	c->ro_fd = open_read_only(fd);
 	return 0;
+}
+
+static void close_file(struct codemem *c)
+{
+	close(c->fd);
+	if (c->ro_fd >= 0)
+		close(c->ro_fd);
+	c->fd = c->ro_fd = -1;
 }
 
 static void *reserve(size_t size)
@@ -77,29 +107,16 @@ static void *reserve(size_t size)
 	return p == MAP_FAILED ? NULL : p;
 }
 
-/*
- * What a share takes out of page tables is part of a pause: 0.7 us a page, and a
- * source that has run much has a hundred MiB of code.  Not what is written after a
- * fork, for that is little, and two MiB are much in an idle sibling.
- */
-static void ask_for_huge(struct codemem *c)
-{
-	madvise(c->rw, c->size, MADV_HUGEPAGE);
-	madvise((void *)(uintptr_t)c->rx, c->size, MADV_HUGEPAGE);
-}
-
 int codemem_init(struct codemem *c, size_t size)
 {
 	int ret;
 
-	*c = (struct codemem){ .fd = -1, .size = size };
+	*c = (struct codemem){ .fd = -1, .ro_fd = -1, .size = size };
 	c->rw = reserve(size);
 	c->rx = reserve(size);
 	ret = c->rw && c->rx ? open_file(c) : -ENOMEM;
 	if (!ret && (!map_rw(c, 0, size) || !map_rx(c, 0, size)))
 		ret = -ENOMEM;
-	if (!ret)
-		ask_for_huge(c);
 	return ret;
 }
 
@@ -110,8 +127,8 @@ void codemem_done(struct codemem *c)
 	if (c->rx)
 		munmap((void *)(uintptr_t)c->rx, c->size);
 	if (c->size && c->fd >= 0)
-		close(c->fd);
-	*c = (struct codemem){ .fd = -1 };
+		close_file(c);
+	*c = (struct codemem){ .fd = -1, .ro_fd = -1 };
 }
 
 /* --- chunks ------------------------------------------------------------------- */
@@ -181,6 +198,19 @@ bool codemem_fault(struct codemem *c, const void *addr)
 	       own_chunk(c, ALIGN_DOWN(off, (size_t)CODEMEM_CHUNK));
 }
 
+/* Page tables of rw are emptied here, where nobody waits, not in the pause of a
+ * fork: half a microsecond a page. */
+void codemem_settle(struct codemem *c, size_t used)
+{
+	size_t to = ALIGN_DOWN(used, SETTLE);
+
+	if (c->settled > used)		/* it was emptied */
+		c->settled = 0;
+	if (to > c->settled)
+		madvise(c->rw + c->settled, to - c->settled, MADV_DONTNEED);
+	c->settled = to;
+}
+
 void codemem_renew(struct codemem *c, size_t off)
 {
 	off = ALIGN_UP(off, (size_t)CODEMEM_CHUNK);
@@ -224,9 +254,9 @@ int codemem_share(struct codemem *c, size_t used)
 	ret = seal(c->fd);
 	if (ret)
 		return ret;
-	c->stuck = !remap_own(c, end) || !map_at(c->rw, c->size, PROT_NONE, -1, 0);
-	close(c->fd);
-	c->fd = -1;
+	c->stuck = (c->ro_fd < 0 && !remap_own(c, end)) ||
+		   !map_at(c->rw, c->size, PROT_NONE, -1, 0);
+	close_file(c);
 	if (c->stuck)
 		return -ENOMEM;
 	for (size_t at = 0; at < end; at += CODEMEM_CHUNK)

@@ -354,6 +354,7 @@ HANDLER(jit_count)
 	}
 	fp_save(cpu);
 	b->jit = jit_translate(cpu, b);
+	codemem_settle(&cpu->jit->code, cpu->jit->used);
 	fp_load(cpu);
 	first->fn = b->jit ? jit_run : b->first_fn;
 	return first->fn(cpu, first);
