@@ -8,6 +8,9 @@
  * end and after BLOCK_INSNS instructions.  Only a block's first instruction may
  * straddle two pages, and then it is the only one.
  *
+ * What changes while code is merely run (how often a block ran) is kept apart from
+ * the blocks, so that siblings go on sharing the pages of these.
+ *
  * A page with decoded code is marked in mem->code[], which sends writes to it
  * through block_wrote().  Each such page has a map of the 64-byte lines that hold
  * code, so that data beside code costs little.  A block that was written is
@@ -28,9 +31,7 @@
 #include "vmm/soft/ops.h"
 
 #define BLOCK_INSNS	64
-#define SLOT_BITS	19
-#define NR_SLOTS	(1u << SLOT_BITS)
-#define PAGE_HASH_BITS	12
+#define PAGE_HASH_BITS	14
 #define ARENA_SIZE	(256u << 20)
 
 struct code_page {
@@ -38,79 +39,22 @@ struct code_page {
 	uint64_t lines;		/* 64-byte lines with code */
 	struct code_page *next;
 	struct block *blocks;	/* by next_page, or next_page2 if gpa2 is it */
-};
-
-/*
- * Blocks by address: open addressing, so that a look-up touches one line here and
- * then the block.
- */
-struct slot {
-	uint32_t tag;		/* of the address */
-	uint32_t at;		/* in the arena, in units of 64 bytes, + SLOT_FIRST */
-};
-enum { SLOT_EMPTY, SLOT_GONE, SLOT_FIRST };
+	uint32_t first[64];	/* block_no() of a block that begins in this line, */
+};				/* then by next_line; 0: none */
 
 struct blocks {
 	struct decoder decoder;
 	struct jump jumps[JUMP_SIZE];
-	struct slot slot[NR_SLOTS];
-	unsigned nr_slots;	/* not SLOT_EMPTY */
 	struct code_page *page[1u << PAGE_HASH_BITS];
 	uint8_t *arena;		/* owned */
 	size_t used;
+	uint8_t *heat;		/* owned: a byte for each 64 of the arena */
 	uint64_t single[(sizeof(struct block) + 2 * sizeof(struct insn)) / 8];
 };
 
 struct decoder *cpu_decoder(struct soft_cpu *cpu)
 {
 	return &cpu->blocks->decoder;
-}
-
-static uint64_t gpa_mix(uint64_t gpa)
-{
-	return gpa * 0x9e3779b97f4a7c15ull;
-}
-
-static struct slot *slot_first(struct blocks *b, uint64_t gpa)
-{
-	return &b->slot[gpa_mix(gpa) >> (64 - SLOT_BITS)];
-}
-
-static struct slot *slot_next(struct blocks *b, struct slot *s)
-{
-	return s + 1 == b->slot + NR_SLOTS ? b->slot : s + 1;
-}
-
-static uint32_t gpa_tag(uint64_t gpa)
-{
-	return gpa_mix(gpa) >> 8;
-}
-
-static struct block *slot_block(struct blocks *b, const struct slot *s)
-{
-	return (void *)(b->arena + (s->at - SLOT_FIRST) * 64ull);
-}
-
-static void slot_put(struct blocks *b, const struct block *blk)
-{
-	struct slot *s = slot_first(b, blk->gpa);
-
-	while (s->at >= SLOT_FIRST)
-		s = slot_next(b, s);
-	b->nr_slots += s->at == SLOT_EMPTY;
-	s->tag = gpa_tag(blk->gpa);
-	s->at = ((const uint8_t *)blk - b->arena) / 64 + SLOT_FIRST;
-}
-
-static void slot_remove(struct blocks *b, const struct block *blk)
-{
-	uint32_t at = ((const uint8_t *)blk - b->arena) / 64 + SLOT_FIRST;
-	struct slot *s = slot_first(b, blk->gpa);
-
-	while (s->at != SLOT_EMPTY && s->at != at)
-		s = slot_next(b, s);
-	if (s->at == at)
-		s->at = SLOT_GONE;
 }
 
 static struct code_page **page_bucket(struct blocks *b, uint64_t gpa)
@@ -126,6 +70,48 @@ static struct code_page *page_find(struct blocks *b, uint64_t gpa)
 	while (p && p->gpa != (gpa & PAGE_MASK))
 		p = p->next;
 	return p;
+}
+
+/* --- blocks by address --------------------------------------------------------- */
+
+/*
+ * A block's place in the arena, in units of 64 bytes.  The first is not used.
+ */
+static uint32_t block_no(const struct blocks *b, const struct block *blk)
+{
+	return ((const uint8_t *)blk - b->arena) / 64;
+}
+
+static struct block *block_at(const struct blocks *b, uint32_t no)
+{
+	return no ? (void *)(b->arena + no * 64ull) : NULL;
+}
+
+static uint32_t *line_of(struct code_page *p, uint64_t gpa)
+{
+	return &p->first[gpa >> 6 & 63];
+}
+
+static void line_add(struct blocks *b, struct code_page *p, struct block *blk)
+{
+	uint32_t *first = line_of(p, blk->gpa);
+
+	blk->next_line = *first;
+	*first = block_no(b, blk);
+}
+
+static void line_remove(struct blocks *b, struct block *blk)
+{
+	uint32_t *link = line_of(page_find(b, blk->gpa), blk->gpa), no = block_no(b, blk);
+
+	while (*link != no)
+		link = &block_at(b, *link)->next_line;
+	*link = blk->next_line;
+}
+
+uint8_t *block_heat(const struct soft_cpu *cpu, const struct block *blk)
+{
+	return &cpu->blocks->heat[block_no(cpu->blocks, blk)];
 }
 
 /* --- handlers at the ends of blocks ------------------------------------------ */
@@ -314,7 +300,7 @@ static struct block *build(struct soft_cpu *cpu, struct fetch *f)
 	page_add(page, blk);
 	if (page2 && page2 != page)
 		page_add(page2, blk);
-	slot_put(b, blk);
+	line_add(b, page, blk);
 	jit_hook(cpu, blk);
 	return blk;
 }
@@ -324,15 +310,10 @@ static struct block *build(struct soft_cpu *cpu, struct fetch *f)
 static struct block *lookup(struct soft_cpu *cpu, struct fetch *f)
 {
 	struct blocks *b = cpu->blocks;
-	uint32_t tag = gpa_tag(f->gpa);
-	struct slot *s = slot_first(b, f->gpa);
+	struct code_page *p = page_find(b, f->gpa);
+	struct block *blk = p ? block_at(b, *line_of(p, f->gpa)) : NULL;
 
-	for (; s->at != SLOT_EMPTY; s = slot_next(b, s)) {
-		struct block *blk;
-
-		if (s->tag != tag || s->at == SLOT_GONE)
-			continue;
-		blk = slot_block(b, s);
+	for (; blk; blk = block_at(b, blk->next_line)) {
 		if (blk->gpa != f->gpa)
 			continue;
 		if (!blk->gpa2)
@@ -348,18 +329,14 @@ static struct block *lookup(struct soft_cpu *cpu, struct fetch *f)
 const struct block *block_peek(struct soft_cpu *cpu, uint64_t gpa)
 {
 	struct blocks *b = cpu->blocks;
-	struct slot *s = slot_first(b, gpa);
+	struct code_page *p = page_find(b, gpa);
+	struct block *blk = p ? block_at(b, *line_of(p, gpa)) : NULL;
 
-	for (; s->at != SLOT_EMPTY; s = slot_next(b, s)) {
-		struct block *blk;
-
-		if (s->tag != gpa_tag(gpa) || s->at == SLOT_GONE)
+	for (; blk; blk = block_at(b, blk->next_line)) {
+		if (blk->gpa != gpa || blk->gpa2)
 			continue;
-		blk = slot_block(b, s);
-		if (blk->gpa == gpa && !blk->gpa2) {
-			blk->peeked = true;
-			return blk;
-		}
+		blk->peeked = true;
+		return blk;
 	}
 	return NULL;
 }
@@ -369,7 +346,7 @@ static bool room_for_block(const struct blocks *b)
 	size_t most = sizeof(struct block) + (BLOCK_INSNS + 1) * sizeof(struct insn) +
 		      2 * ALIGN_UP(sizeof(struct code_page), 64);
 
-	return b->used + most <= ARENA_SIZE && b->nr_slots < NR_SLOTS / 4 * 3;
+	return b->used + most <= ARENA_SIZE;
 }
 
 const struct insn *block_find(struct soft_cpu *cpu)
@@ -418,7 +395,7 @@ const struct insn *block_single(struct soft_cpu *cpu)
 
 static void kill_block(struct soft_cpu *cpu, struct block *blk)
 {
-	slot_remove(cpu->blocks, blk);
+	line_remove(cpu->blocks, blk);
 	blk->dead = true;
 	jit_drop(cpu, blk);
 	blk->first_fn = block_dead;
@@ -504,13 +481,30 @@ void blocks_flush(struct soft_cpu *cpu)
 					 __ATOMIC_SEQ_CST);
 		b->page[k] = NULL;
 	}
-	for (unsigned k = 0; k < NR_SLOTS; k++)
-		b->slot[k].at = SLOT_EMPTY;
-	b->nr_slots = 0;
 	for (unsigned k = 0; k < JUMP_SIZE; k++)
 		b->jumps[k].gen = 0;
-	b->used = 0;
+	b->used = 64;
 	cpu->stat.flushes++;
+}
+
+static void *reserve(size_t n, int advice)
+{
+	void *p = mmap(NULL, n, PROT_READ | PROT_WRITE,
+		       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	if (p == MAP_FAILED)
+		return NULL;
+	madvise(p, n, advice);
+	return p;
+}
+
+static void free_blocks(struct blocks *b)
+{
+	if (b->arena)
+		munmap(b->arena, ARENA_SIZE);
+	if (b->heat)
+		munmap(b->heat, ARENA_SIZE / 64);
+	free(b);
 }
 
 int blocks_init(struct soft_cpu *cpu)
@@ -519,14 +513,14 @@ int blocks_init(struct soft_cpu *cpu)
 
 	if (!b)
 		return -ENOMEM;
-	b->arena = mmap(NULL, ARENA_SIZE, PROT_READ | PROT_WRITE,
-			MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	if (b->arena == MAP_FAILED) {
-		free(b);
+	/* A snapshot's process has no use for it (freeze.c), a sibling's has. */
+	b->arena = reserve(ARENA_SIZE, MADV_DONTFORK);
+	b->heat = reserve(ARENA_SIZE / 64, MADV_NORMAL);
+	if (!b->arena || !b->heat) {
+		free_blocks(b);
 		return -ENOMEM;
 	}
-	/* A snapshot's process has no use for it (freeze.c), a sibling's has. */
-	madvise(b->arena, ARENA_SIZE, MADV_DONTFORK);
+	b->used = 64;
 	/* A tenth of the page tables that a fork has to copy. */
 	madvise(b->arena, ARENA_SIZE, MADV_HUGEPAGE);
 	decoder_init(&b->decoder);
@@ -541,8 +535,7 @@ void blocks_done(struct soft_cpu *cpu)
 
 	if (!b)
 		return;
-	munmap(b->arena, ARENA_SIZE);
-	free(b);
+	free_blocks(b);
 	cpu->blocks = NULL;
 }
 

@@ -80,7 +80,7 @@ struct block {
 	insn_fn *first_fn;	/* insn[0]'s own handler, under jit.c's */
 	bool dead;		/* its page was written: runs no more */
 	bool peeked;		/* a translation relies on the flags it uses */
-	uint8_t heat;		/* runs until it is translated */
+	uint32_t next_line;	/* block.c */
 	struct insn insn[];
 };
 
@@ -156,6 +156,8 @@ const struct insn *block_single(struct soft_cpu *cpu);
 /* Somebody wrote to [gpa, gpa + len): decoded code of it is dropped. */
 void block_wrote(struct soft_cpu *cpu, uint64_t gpa, uint64_t len);
 void blocks_flush(struct soft_cpu *cpu);
+/* How often it ran, until it is translated; jit.c's. */
+uint8_t *block_heat(const struct soft_cpu *cpu, const struct block *blk);
 /* The block that starts at gpa if it is decoded; it counts as peeked then. */
 const struct block *block_peek(struct soft_cpu *cpu, uint64_t gpa);
 /* The jump cache forgets this page of guest virtual memory. */

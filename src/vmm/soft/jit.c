@@ -346,7 +346,7 @@ HANDLER(jit_count)
 	struct block *b = block_of(i);
 	struct insn *first = b->insn;
 
-	if (likely(++b->heat < cpu->jit->heat))
+	if (likely(++*block_heat(cpu, b) < cpu->jit->heat))
 		return b->first_fn(cpu, i);
 	if (!room(cpu->jit)) {
 		jit_flush(cpu);
@@ -372,20 +372,20 @@ const uint8_t *jit_way_out(const struct soft_cpu *cpu)
 void jit_hook(struct soft_cpu *cpu, struct block *b)
 {
 	b->first_fn = b->insn[0].fn;
-	b->heat = 0;
+	*block_heat(cpu, b) = 0;
 	b->jit = NULL;
 	if (cpu->jit && !b->gpa2 && b->nr)
 		b->insn[0].fn = jit_count;
 }
 
 /* Back to counting, without touching the host code. */
-static void unhook(struct jblock *jb)
+static void unhook(const struct soft_cpu *cpu, struct jblock *jb)
 {
 	struct block *b = jb->block;
 
 	jb->block = NULL;
 	b->jit = NULL;
-	b->heat = 0;
+	*block_heat(cpu, b) = 0;
 	if (!b->dead)
 		b->insn[0].fn = jit_count;
 }
@@ -404,7 +404,7 @@ void jit_drop(struct soft_cpu *cpu, struct block *b)
 	}
 	jb->body[0] = 0xe9;
 	e_patch(jb->body + 1, jb->gone);
-	unhook(jb);
+	unhook(cpu, jb);
 	j->epoch++;
 	j->stat.dropped++;
 }
@@ -417,7 +417,7 @@ void jit_flush(struct soft_cpu *cpu)
 		return;
 	for (uint32_t k = 0; k < j->nr_jblock; k++)
 		if (j->jblock[k].block)
-			unhook(&j->jblock[k]);
+			unhook(cpu, &j->jblock[k]);
 	for (unsigned k = 0; k < JUMP_SIZE; k++)
 		cpu->jumps[k].host = j->miss;
 	jit_return_forget(cpu, true);
