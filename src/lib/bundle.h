@@ -75,6 +75,9 @@ int bundle_sum_data(const void *data, size_t len, char hex[BUNDLE_SUM_LEN]);
 int bundle_sum_pages(int fd, char hex[BUNDLE_SUM_LEN],
 		     int (*step)(void *arg, uint64_t done), void *arg);
 
+/* bundle_seen.c: the same of a base disk, which never changes: read once. */
+int bundle_sum_base(int fd, char hex[BUNDLE_SUM_LEN]);
+
 /* --- bundle_write.c: making one -------------------------------------------- */
 
 struct bundle_w {

@@ -184,7 +184,7 @@ static int keep_sum(struct shot *s, const char *id, unsigned k, int fd)
 
 	if (ret)
 		return ret;
-	ret = bundle_sum_pages(fd, sum, NULL, NULL);
+	ret = k ? bundle_sum_pages(fd, sum, NULL, NULL) : bundle_sum_base(fd, sum);
 	snprintf(key, sizeof(key), "%.19s.%u", id, k);
 	if (ret)
 		return err_set(s->err, -ret, "cannot read disk %s: %s", id, strerror(-ret));
