@@ -23,9 +23,11 @@
 #include "base/loop.h"
 #include "base/util.h"
 #include "proto/spec.h"
+#include "vmm/dev/devices.h"
 #include "vmm/net/frame.h"
 #include "vmm/net/netif.h"
 #include "vmm/state.h"
+#include "vmm/virtio/virtio.h"
 
 #define MAX_FRAMES 512
 #define TEXT(s) ((char *)(uintptr_t)(s))
@@ -45,6 +47,7 @@ struct ctx {
 	unsigned nr, seen;
 	bool no_buffers;
 	int sock;		/* on the host */
+	uint8_t mac[6];		/* of the guest */
 	uint16_t port;		/* of sock */
 };
 
@@ -86,6 +89,7 @@ static void start_with(struct ctx *c, bool loopback, char **allow)
 	c->spec.net_host_loopback = loopback;
 	c->spec.net_allow = allow;
 	memcpy(c->spec.mac, mac, 6);
+	memcpy(c->mac, mac, 6);
 	open_net(c);
 }
 
@@ -175,13 +179,13 @@ static void seal(uint8_t *frame, size_t len, unsigned at)
 	memcpy(frame + 34 + at, &sum, 2);
 }
 
-static void ip_head(uint8_t *frame, size_t len, uint8_t proto, const uint8_t dst[4])
+static void ip_head(const struct ctx *c, uint8_t *frame, size_t len, uint8_t proto, const uint8_t dst[4])
 {
 	uint8_t *ip = frame + ETH_HDR;
 
 	memset(frame, 0, ETH_HDR + 20);
 	memcpy(frame, "\x52\x55\x0a\0\2\2", 6);
-	memcpy(frame + 6, mac, 6);
+	memcpy(frame + 6, c->mac, 6);
 	put16(frame + 12, ETH_IP4);
 	ip[0] = 0x45;
 	put16(ip + 2, len - ETH_HDR);
@@ -199,7 +203,7 @@ static void send_udp(struct ctx *c, const uint8_t dst[4], uint16_t sport, uint16
 	uint8_t frame[2048];
 	size_t len = ETH_HDR + 28 + n;
 
-	ip_head(frame, len, IP_UDP, dst);
+	ip_head(c, frame, len, IP_UDP, dst);
 	put16(frame + 34, sport);
 	put16(frame + 36, dport);
 	put16(frame + 38, 8 + n);
@@ -221,7 +225,7 @@ static void send_tcp(struct ctx *c, struct tcp *t, uint8_t flags, const void *da
 	size_t len = ETH_HDR + 40 + n;
 	uint8_t *p = frame + 34;
 
-	ip_head(frame, len, IP_TCP, t->dst);
+	ip_head(c, frame, len, IP_TCP, t->dst);
 	memset(p, 0, 20);
 	put16(p, t->sport);
 	put16(p + 2, t->dport);
@@ -423,6 +427,23 @@ static void no_buffers_no_loss(void **state)
 	finish(&c);
 }
 
+/* One answer from `port` of the guest to a connection through the host's `fwd`. */
+static void answer_forward(struct ctx *c, uint16_t fwd, uint16_t port, struct tcp *t)
+{
+	int fd = dial(fwd);
+	struct frame *f = await(c, IP_TCP, TCP_SYN);
+	char buf[8];
+
+	assert_int_equal(f->dport, port);
+	*t = (struct tcp){ .sport = port, .dport = f->sport, .seq = 77, .ack = f->seq + 1 };
+	memcpy(t->dst, f->src.b + 12, 4);
+	send_tcp(c, t, TCP_SYN | TCP_ACK, NULL, 0);
+	send_tcp(c, t, TCP_ACK, "hi", 2);
+	assert_int_equal(await_data(c, fd, buf, 8), 2);
+	assert_memory_equal(buf, "hi", 2);
+	close(fd);
+}
+
 static void forwards(void **state)
 {
 	struct spec_port p = { .guest_port = 80 };
@@ -430,10 +451,7 @@ static void forwards(void **state)
 	struct err err = ERR_INIT;
 	struct ctx c;
 	uint16_t port, second;
-	struct frame *f;
 	struct tcp t;
-	char buf[8];
-	int fd;
 
 	start(&c);
 	assert_int_equal(c.net->ops->forward_add(c.net, &p, &port, &err), 0);
@@ -449,17 +467,7 @@ static void forwards(void **state)
 	assert_true(c.net->ops->forward_add(c.net, &p, &second, &err) < 0);
 	assert_int_equal(err.code, ERR_BOOT_PORT_FORWARD_INVALID);
 
-	fd = dial(port);
-	f = await(&c, IP_TCP, TCP_SYN);
-	assert_int_equal(f->dport, 80);
-	t = (struct tcp){ .sport = 80, .dport = f->sport, .seq = 77, .ack = f->seq + 1 };
-	memcpy(t.dst, f->src.b + 12, 4);
-	send_tcp(&c, &t, TCP_SYN | TCP_ACK, NULL, 0);
-	send_tcp(&c, &t, TCP_ACK, "hi", 2);
-	assert_int_equal(await_data(&c, fd, buf, 8), 2);
-	assert_memory_equal(buf, "hi", 2);
-	close(fd);
-
+	answer_forward(&c, port, 80, &t);
 	assert_int_equal(c.net->ops->forward_rm(c.net, NULL, port, true), -ENOENT);
 	assert_int_equal(c.net->ops->forward_rm(c.net, NULL, port, false), 0);
 	assert_false(c.net->ops->forward_get(c.net, 0, &got));
@@ -551,11 +559,31 @@ static void policy_answers_at_once(void **state)
 	finish(&c);
 }
 
-static void restored_connections_are_reset(void **state)
+/* The VM was saved and is loaded into a new process: another NAT, no sockets. */
+static void restore(struct ctx *c)
 {
 	struct buf b = BUF_INIT;
 	struct state_w w;
 	struct state_r r;
+
+	state_w_init(&w, &b);
+	state_begin(&w, "net", 0, net_class.state_version, true);
+	c->net->ops->save(c->net, &w);
+	state_end(&w);
+	assert_int_equal(state_w_finish(&w, NULL), 0);
+	netif_free(c->net);
+	c->seen = c->nr;
+	open_net(c);
+	assert_int_equal(state_r_init(&r, b.data, b.len, NULL), 0);
+	assert_int_equal(state_find(&r, "net", 0), 0);
+	c->net->ops->load(c->net, &r);
+	assert_int_equal(state_close(&r, NULL), 0);
+	c->net->ops->can_rx(c->net);
+	buf_done(&b);
+}
+
+static void restored_connections_are_reset(void **state)
+{
 	struct ctx c;
 	struct frame *f;
 	struct tcp t;
@@ -564,20 +592,8 @@ static void restored_connections_are_reset(void **state)
 	start(&c);
 	host_socket(&c, SOCK_STREAM);
 	fd = connect_out(&c, &t, 5002);
-	state_w_init(&w, &b);
-	state_begin(&w, "net", 0, 1, true);
-	c.net->ops->save(c.net, &w);
-	state_end(&w);
-	assert_int_equal(state_w_finish(&w, NULL), 0);
-	netif_free(c.net);
+	restore(&c);
 	close(fd);
-	c.seen = c.nr;
-	open_net(&c);
-	assert_int_equal(state_r_init(&r, b.data, b.len, NULL), 0);
-	assert_int_equal(state_find(&r, "net", 0), 0);
-	c.net->ops->load(c.net, &r);
-	assert_int_equal(state_close(&r, NULL), 0);
-	c.net->ops->can_rx(c.net);
 	f = await(&c, IP_TCP, TCP_RST);
 	assert_int_equal(f->seq, t.ack);
 	assert_int_equal(f->dport, 5002);
@@ -585,7 +601,114 @@ static void restored_connections_are_reset(void **state)
 	/* And a new one works. */
 	fd = connect_out(&c, &t, 5003);
 	close(fd);
-	buf_done(&b);
+	finish(&c);
+}
+
+/* Forwards are the new VM's; a connection that came through an old one is reset. */
+static void forwards_after_a_restore(void **state)
+{
+	struct spec_port old = { .guest_port = 80 }, new = { .guest_port = 81 };
+	struct netif_forward got;
+	uint16_t port;
+	struct frame *f;
+	struct ctx c;
+	struct tcp t;
+
+	start(&c);
+	assert_int_equal(c.net->ops->forward_add(c.net, &old, &port, NULL), 0);
+	answer_forward(&c, port, 80, &t);
+	c.spec.port[0] = new;
+	c.spec.nr_ports = 1;
+	restore(&c);
+	f = await(&c, IP_TCP, TCP_RST);
+	assert_int_equal(f->dport, 80);
+	assert_int_equal(f->sport, t.dport);
+	assert_true(c.net->ops->forward_get(c.net, 0, &got));
+	assert_int_equal(got.guest_port, 81);
+	assert_false(c.net->ops->forward_get(c.net, 1, &got));
+	answer_forward(&c, got.host_port, 81, &t);
+	finish(&c);
+}
+
+/* A guest that thaws gets an address of its own, and says so by using it. */
+static void frames_follow_the_guests_new_address(void **state)
+{
+	static const uint8_t fresh[6] = { 0x52, 0x54, 0, 9, 9, 9 };
+	struct spec_port p = { .guest_port = 80 };
+	struct netif_forward got;
+	struct frame *f;
+	struct ctx c;
+
+	start(&c);
+	host_socket(&c, SOCK_DGRAM);
+	c.spec.port[0] = p;
+	c.spec.nr_ports = 1;
+	restore(&c);
+	assert_true(c.net->ops->forward_get(c.net, 0, &got));
+	close(dial(got.host_port));
+	f = await(&c, IP_TCP, TCP_SYN);
+	assert_memory_equal(f->eth, mac, 6);
+	memcpy(c.mac, fresh, 6);
+	send_udp(&c, gateway, 4000, c.port, "x", 1);
+	close(dial(got.host_port));
+	do
+		f = await(&c, IP_TCP, TCP_SYN);
+	while (!memcmp(f->eth, mac, 6));
+	assert_memory_equal(f->eth, fresh, 6);
+	finish(&c);
+}
+
+/* A socket of the guest that was open before goes on with the same port. */
+static void udp_goes_on_after_a_restore(void **state)
+{
+	struct sockaddr_in from;
+	struct frame *f;
+	struct ctx c;
+	char buf[32];
+
+	start(&c);
+	host_socket(&c, SOCK_DGRAM);
+	for (unsigned i = 0; i < 2; i++) {
+		socklen_t len = sizeof(from);
+		ssize_t n;
+
+		send_udp(&c, gateway, 4001, c.port, "ping", 4);
+		while ((n = recvfrom(c.sock, buf, sizeof(buf), 0, (void *)&from, &len)) < 0)
+			turn(&c);
+		assert_int_equal(sendto(c.sock, "pong!", 5, 0, (void *)&from, len), 5);
+		f = await(&c, IP_UDP, 0);
+		assert_int_equal(f->sport, c.port);
+		assert_int_equal(f->dport, 4001);
+		assert_memory_equal(f->l4 + 8, "pong!", 5);
+		if (!i)
+			restore(&c);
+	}
+	finish(&c);
+}
+
+static void echo_before_and_after_a_restore(void **state)
+{
+	struct frame *f;
+	struct ctx c;
+
+	start_with(&c, false, NULL);
+	for (unsigned i = 0; i < 2; i++) {
+		uint8_t frame[ETH_HDR + 28];
+		uint16_t sum;
+
+		ip_head(&c, frame, sizeof(frame), IP_ICMP, gateway);
+		memcpy(frame + 34, "\x08\0\0\0\x12\x34\0\1", 8);
+		sum = frame_fold(frame_sum(frame + 34, 8, 0));
+		memcpy(frame + 36, &sum, 2);
+		sum = frame_fold(frame_sum(frame + ETH_HDR, 20, 0));
+		memcpy(frame + ETH_HDR + 10, &sum, 2);
+		input(&c, frame, sizeof(frame));
+		f = await(&c, IP_ICMP, 0);
+		assert_int_equal(f->l4[0], 0);
+		assert_memory_equal(f->l4 + 4, "\x12\x34\0\1", 4);
+		if (!i)
+			restore(&c);
+	}
 	finish(&c);
 }
 
@@ -600,7 +723,7 @@ static void garbage_frames(void **state)
 	for (unsigned i = 0; i < 20000; i++) {
 		size_t len = rand_r(&seed) % (i % 50 ? 200 : sizeof(frame));
 
-		ip_head(frame, len < 34 ? 34 : len, i % 3 ? IP_TCP : IP_UDP, gateway);
+		ip_head(&c, frame, len < 34 ? 34 : len, i % 3 ? IP_TCP : IP_UDP, gateway);
 		for (size_t k = ETH_HDR + rand_r(&seed) % 40; k < len; k++)
 			frame[k] = rand_r(&seed);
 		switch (rand_r(&seed) % 8) {
@@ -666,6 +789,10 @@ int main(void)
 		cmocka_unit_test(early_connection_is_held),
 		cmocka_unit_test(policy_answers_at_once),
 		cmocka_unit_test(restored_connections_are_reset),
+		cmocka_unit_test(forwards_after_a_restore),
+		cmocka_unit_test(frames_follow_the_guests_new_address),
+		cmocka_unit_test(udp_goes_on_after_a_restore),
+		cmocka_unit_test(echo_before_and_after_a_restore),
 		cmocka_unit_test(garbage_frames),
 		cmocka_unit_test(connections_are_bounded),
 	};

@@ -10,10 +10,12 @@
 
 #include <cmocka.h>
 
+#include "base/buf.h"
 #include "base/err.h"
 #include "base/util.h"
 #include "vmm/net/frame.h"
 #include "vmm/net/policy.h"
+#include "vmm/state.h"
 
 #define R(s) ((char *)(uintptr_t)(s))	/* rules are not written to */
 
@@ -296,6 +298,67 @@ static void host_names(void **state)
 	policy_free(p);
 }
 
+/* A program that asked before the snapshot does not ask again after it. */
+static void learned_addresses_are_state(void **state)
+{
+	char *r[] = { R("example.org:443"), NULL };
+	struct policy *p = policy_new(r, NULL);
+	struct buf b = BUF_INIT;
+	struct state_w w;
+	struct state_r in;
+	uint8_t buf[512];
+	struct frame f;
+
+	f = make(buf, "10.0.2.3", "10.0.2.15", IP_UDP, 53, 999, answer, sizeof(answer) - 1);
+	policy_learn(p, &f);
+	state_w_init(&w, &b);
+	state_begin(&w, "policy", 0, 1, true);
+	policy_save(p, &w);
+	state_end(&w);
+	assert_int_equal(state_w_finish(&w, NULL), 0);
+	policy_free(p);
+
+	p = policy_new(r, NULL);
+	assert_int_equal(judge(p, "93.184.216.34", IP_TCP, 443), POLICY_REFUSE);
+	assert_int_equal(state_r_init(&in, b.data, b.len, NULL), 0);
+	assert_int_equal(state_find(&in, "policy", 0), 0);
+	policy_load(p, &in);
+	assert_int_equal(state_close(&in, NULL), 0);
+	assert_int_equal(judge(p, "93.184.216.34", IP_TCP, 443), POLICY_PASS);
+	assert_int_equal(judge(p, "93.184.216.34", IP_TCP, 80), POLICY_REFUSE);
+	assert_int_equal(judge(p, "93.184.216.35", IP_TCP, 443), POLICY_REFUSE);
+	policy_free(p);
+	buf_done(&b);
+}
+
+/* More than there can be, and fewer than it says. */
+static void hostile_learned_addresses(void **state)
+{
+	static const uint32_t counts[] = { 2, 1025, UINT32_MAX };
+	char *r[] = { R("example.org"), NULL };
+
+	for (unsigned i = 0; i < ARRAY_LEN(counts); i++) {
+		struct policy *p = policy_new(r, NULL);
+		struct buf b = BUF_INIT;
+		struct state_w w;
+		struct state_r in;
+
+		state_w_init(&w, &b);
+		state_begin(&w, "policy", 0, 1, true);
+		state_put_u32(&w, counts[i]);
+		state_put_bytes(&w, addr("9.9.9.9").b, 16);
+		state_put_u16(&w, 0);
+		state_end(&w);
+		assert_int_equal(state_w_finish(&w, NULL), 0);
+		assert_int_equal(state_r_init(&in, b.data, b.len, NULL), 0);
+		assert_int_equal(state_find(&in, "policy", 0), 0);
+		policy_load(p, &in);
+		assert_true(state_close(&in, NULL) < 0);
+		policy_free(p);
+		buf_done(&b);
+	}
+}
+
 /* Cut and flipped DNS messages, in both directions. */
 static void hostile_dns(void **state)
 {
@@ -349,6 +412,8 @@ int main(void)
 		cmocka_unit_test(fragments_and_options_never_pass),
 		cmocka_unit_test(malformed_rules),
 		cmocka_unit_test(host_names),
+		cmocka_unit_test(learned_addresses_are_state),
+		cmocka_unit_test(hostile_learned_addresses),
 		cmocka_unit_test(hostile_dns),
 		cmocka_unit_test(udp_peers),
 	};

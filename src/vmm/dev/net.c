@@ -303,5 +303,5 @@ const struct virtio_class net_class = {
 	.config_read = net_config_read,
 	.save = net_save,
 	.load = net_load,
-	.state_version = 1,
+	.state_version = 2,	/* 2: what the policy has learned */
 };

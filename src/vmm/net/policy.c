@@ -35,8 +35,9 @@
 #include "vmm/limits.h"
 #include "vmm/net/frame.h"
 #include "vmm/net/nat.h"
+#include "vmm/state.h"
 
-#define MAX_LEARNED	1024
+#define MAX_LEARNED	1024u
 #define MAX_PEERS	64
 #define MAX_LOGGED	128
 #define NAME_MAX_LEN	254
@@ -343,6 +344,37 @@ void policy_learn(struct policy *p, const struct frame *f)
 	else if (!in_table(p->peer, p->nr_peers, MAX_PEERS, &f->src, f->sport, f->dport))
 		remember(p->peer, &p->nr_peers, MAX_PEERS,
 			 (struct target){ f->src, f->sport, f->dport });
+}
+
+/* --- state ----------------------------------------------------------------------------- */
+
+void policy_save(const struct policy *p, struct state_w *w)
+{
+	unsigned nr = MIN(p->nr_learned, MAX_LEARNED);
+
+	state_put_u32(w, nr);
+	for (unsigned i = 0; i < nr; i++) {
+		state_put_bytes(w, p->learned[i].addr.b, sizeof(p->learned[i].addr.b));
+		state_put_u16(w, p->learned[i].port);
+	}
+}
+
+/* A bundle that lies here could as well lie about the rules, which it also holds. */
+void policy_load(struct policy *p, struct state_r *r)
+{
+	uint32_t nr = state_get_u32(r);
+
+	if (nr > MAX_LEARNED)
+		r->bad = true;
+	p->nr_learned = 0;
+	while (nr-- && !r->bad) {
+		struct target t = { .port = 0 };
+
+		state_get_bytes(r, t.addr.b, sizeof(t.addr.b));
+		t.port = state_get_u16(r);
+		if (p->active && !r->bad)
+			remember(p->learned, &p->nr_learned, MAX_LEARNED, t);
+	}
 }
 
 /* --- verdicts ------------------------------------------------------------------------- */

@@ -14,6 +14,8 @@
 struct err;
 struct frame;
 struct policy;
+struct state_r;
+struct state_w;
 
 enum policy_verdict {
 	POLICY_PASS,
@@ -28,5 +30,9 @@ void policy_free(struct policy *p);
 enum policy_verdict policy_check(struct policy *p, const struct frame *f);
 /* A frame on its way to the guest: DNS answers teach host names' addresses. */
 void policy_learn(struct policy *p, const struct frame *f);
+
+/* What was learned: a program asks for a name once and then keeps the address. */
+void policy_save(const struct policy *p, struct state_w *w);
+void policy_load(struct policy *p, struct state_r *r);
 
 #endif

@@ -677,6 +677,7 @@ static void nat_save(struct netif *netif, struct state_w *w)
 
 	state_put_bytes(w, n->guest_mac, sizeof(n->guest_mac));
 	flows_save(n->flows, w);
+	policy_save(n->policy, w);
 }
 
 /* The other ends of the guest's connections stayed behind. */
@@ -699,6 +700,8 @@ static void nat_load(struct netif *netif, struct state_r *r)
 
 	state_get_bytes(r, n->guest_mac, sizeof(n->guest_mac));
 	flows_load(r, reset_flow, n);
+	if (r->version >= 2)
+		policy_load(n->policy, r);
 	n->hold.off = true;	/* it has booted long ago */
 	if (!r->bad)
 		announce(n);
