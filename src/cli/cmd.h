@@ -99,6 +99,9 @@ int bundle_inspect(const char *path, bool verify, bool json);	/* exit status */
 
 /* "[ADDR:]HOST:GUEST[/tcp|udp]"; 0, or the exit status after saying why not. */
 int port_parse(const char *word, struct mn_port *p, bool json);
+/* "ADDR:PORT" of the host, an IPv6 address in brackets; text. */
+#define PORT_TEXT 80
+const char *port_host(const struct mn_port *p, char text[PORT_TEXT]);
 
 /* --- pair.c --------------------------------------------------------------- */
 

@@ -90,9 +90,8 @@ static void print(const struct mn_status *st)
 		       st->disk[i].layers == 2 ? "" : "s");
 	}
 	for (unsigned i = 0; i < st->nr_ports; i++)
-		printf("%-12s %s:%u -> %u/%s\n", "port", st->port[i].host_addr,
-		       st->port[i].host_port, st->port[i].guest_port,
-		       st->port[i].udp ? "udp" : "tcp");
+		printf("%-12s %s -> %u/%s\n", "port", port_host(&st->port[i], line),
+		       st->port[i].guest_port, st->port[i].udp ? "udp" : "tcp");
 	if (st->forked_from[0])
 		row("forked from", st->forked_from);
 }

@@ -31,9 +31,10 @@ static void format_ports(const struct mn_status *st, char *to, size_t size)
 	*to = '\0';
 	for (unsigned i = 0; i < st->nr_ports && n < size; i++) {
 		const struct mn_port *p = &st->port[i];
+		char host[PORT_TEXT];
 
-		n += (size_t)snprintf(to + n, size - n, "%s%s:%u->%u%s", i ? "," : "",
-				      p->host_addr, p->host_port, p->guest_port,
+		n += (size_t)snprintf(to + n, size - n, "%s%s->%u%s", i ? "," : "",
+				      port_host(p, host), p->guest_port,
 				      p->udp ? "/udp" : "");
 	}
 }

@@ -20,8 +20,9 @@ static json_t *describe(const struct mn_port *p)
 
 static void print(const struct mn_port *p)
 {
-	printf("%s:%u -> %u/%s\n", *p->host_addr ? p->host_addr : "127.0.0.1",
-	       p->host_port, p->guest_port, p->udp ? "udp" : "tcp");
+	char host[PORT_TEXT];
+
+	printf("%s -> %u/%s\n", port_host(p, host), p->guest_port, p->udp ? "udp" : "tcp");
 }
 
 static int list(struct mn_vm *vm, const struct opts *o, struct mn_error *err)

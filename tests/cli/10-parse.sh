@@ -26,6 +26,9 @@ usage "port shape" BOOT_PORT_FORWARD_INVALID boot -p 80 -- true
 usage "port number" PARSE_PORT_INVALID boot -p 80:x -- true
 usage "port number" PARSE_PORT_INVALID boot -p 99999:1 -- true
 usage "guest port 0" PARSE_PORT_INVALID boot -p 1:0 -- true
+usage "port address" BOOT_PORT_FORWARD_INVALID boot -p localhost:80:80 -- true
+usage "port address" BOOT_PORT_FORWARD_INVALID boot -p '[::1:80:80' -- true
+usage "port address" BOOT_PORT_FORWARD_INVALID boot -p 1.2.3:80:80 -- true
 usage "port verb" PARSE_COMMAND_UNKNOWN port sub web 1:2
 
 run machinen exec web ls

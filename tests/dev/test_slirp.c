@@ -343,7 +343,10 @@ static void udp_out_and_back(void **state)
 
 static void host_loopback_is_closed_by_default(void **state)
 {
-	static const uint8_t targets[][4] = { { 10, 0, 2, 2 }, { 127, 0, 0, 1 }, { 0, 0, 0, 0 }, { 10, 0, 2, 3 } };
+	static const uint8_t targets[][4] = {
+		{ 10, 0, 2, 2 }, { 127, 0, 0, 1 }, { 0, 0, 0, 0 }, { 10, 0, 2, 3 },
+		{ 255, 255, 255, 255 }, { 10, 0, 2, 255 }, { 10, 0, 2, 77 },
+	};
 	struct ctx c;
 	char b;
 
@@ -476,22 +479,29 @@ static void forwards(void **state)
 	finish(&c);
 }
 
+/* Both ways, also while the guest may not reach the host's loopback by itself. */
 static void udp_forward(void **state)
 {
 	struct spec_port p = { .guest_port = 53, .udp = true };
 	struct sockaddr_in sa = { .sin_family = AF_INET };
+	struct err err = ERR_INIT;
 	struct ctx c;
 	struct frame *f;
-	uint16_t port;
+	uint16_t port, other;
 	char buf[8];
 
-	start(&c);
+	start_with(&c, false, NULL);
 	assert_int_equal(c.net->ops->forward_add(c.net, &p, &port, NULL), 0);
+	/* Whose answers would leave from the first one's port. */
+	assert_int_equal(c.net->ops->forward_add(c.net, &p, &other, &err), -EEXIST);
+	assert_int_equal(err.code, ERR_BOOT_PORT_FORWARD_CONFLICT);
 	settle(&c);
 	host_socket(&c, SOCK_DGRAM);
 	sa.sin_port = htons(port);
 	sa.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-	assert_int_equal(sendto(c.sock, "q", 1, 0, (void *)&sa, sizeof(sa)), 1);
+	/* Connected: nothing but an answer from that very port gets in. */
+	assert_int_equal(connect(c.sock, (void *)&sa, sizeof(sa)), 0);
+	assert_int_equal(sendto(c.sock, "q", 1, 0, NULL, 0), 1);
 	f = await(&c, IP_UDP, 0);
 	assert_int_equal(f->dport, 53);
 	send_udp(&c, f->src.b + 12, 53, f->sport, "answer", 6);

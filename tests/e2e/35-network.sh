@@ -76,6 +76,41 @@ run machinen exec net --timeout 120 -- perl -e '
 is "garbage frames" "$out$status" sent0
 is "and the network goes on" "$(echoes 4 100000)" 4
 
+# A sibling: a socket that was open goes on, forwards are its own
+udp_echo='use IO::Socket::INET; $s = IO::Socket::INET->new(Proto => "udp", LocalAddr => "127.0.0.1") or die;
+	$| = 1; print $s->sockport, "\n"; while (defined($a = $s->recv($d, 99))) { $s->send("echo $d", 0, $a) }'
+perl -e "$udp_echo" >"$scratch/udp" &
+udp_pid=$!
+eventually 10 test -s "$scratch/udp"
+# the guest's end: a question and its answer each time /run/go is read
+machinen exec net -- perl -MIO::Socket::INET -e 'system "mkfifo", "/run/go", "/run/said"; exit if fork;
+	close STDOUT; close STDERR; close STDIN; use IO::Select;
+	$s = IO::Socket::INET->new(Proto => "udp", PeerAddr => "10.0.2.2:$ARGV[0]") or die;
+	while (1) { open $f, "<", "/run/go"; <$f>; close $f; open $f, ">", "/run/said";
+		for (1 .. 20) { $s->send("hi"); next if !IO::Select->new($s)->can_read(.5);
+			if (defined $s->recv($d, 99)) { print $f "$d\n"; last } }
+		close $f }' "$(<"$scratch/udp")"
+say='echo >/run/go; cat /run/said'
+run machinen exec net --timeout 60 -- sh -c "$say"
+is "a UDP socket" "$out" "echo hi"
+run machinen fork net --new-name sibling -d -p 0:7
+is "fork -p" "$status$err" 0
+run machinen exec sibling --timeout 60 -- sh -c "$say"
+is "goes on in the sibling" "$out" "echo hi"
+run machinen exec sibling --timeout 60 -- sh -c 'ping -c 1 -W 5 10.0.2.2 >/dev/null && echo ping4
+	ping -c 1 -W 5 fec0::2 >/dev/null && echo ping6'
+is "ping in the sibling" "$out" $'ping4\nping6'
+run machinen exec sibling --timeout 60 -- bash -c "$fetch"
+is "the sibling's connections" "$out" hello
+source_port=$echo_port
+echo_port=$(machinen port ls sibling --json | jq '.ports[0].host_port')
+ok "a port of its own" [ "$echo_port" != "$source_port" ]
+is "which leads to its server" "$(echoes 2 100000)" 2
+machinen stop sibling >/dev/null
+echo_port=$source_port
+is "and the source's to the source's" "$(echoes 2 100000)" 2
+kill "$udp_pid"
+
 # More than the NAT opens for one guest
 run machinen exec net --timeout 240 -- bash -c 'ulimit -n 20000; exec perl -MSocket -e "
 	for (1 .. 10000) { socket my \$s, 2, 1 | 2048, 0 or die;

@@ -160,7 +160,7 @@ static void sums_agree_with_the_plain_way(void **state)
 
 static void loopback_is_out_of_reach(void **state)
 {
-	struct policy *p = policy_new(NULL, NULL);
+	struct policy *p = policy_new(NULL, true, NULL);
 	static const char *const bad[] = {
 		"127.0.0.1", "127.9.9.9", "0.0.0.0", "0.1.2.3", "::1", "::",
 		"::127.0.0.1",
@@ -181,10 +181,45 @@ static void loopback_is_out_of_reach(void **state)
 	policy_free(p);
 }
 
+/* What the NAT makes the host's loopback of is closed, but for answers and DNS. */
+static void gateway_is_the_loopback(void **state)
+{
+	static const char *const names[] = {
+		"10.0.2.2", "10.0.2.255", "255.255.255.255", "fec0::2", "fec0::77", "ff02::1",
+	};
+	char *r[] = { R("10.0.2.0/24"), R("255.255.255.255"), R("::/0"), NULL };
+	uint8_t buf[256];
+
+	for (unsigned k = 0; k < 4; k++) {
+		bool open = k & 1;
+		struct policy *p = policy_new(k & 2 ? r : NULL, open, NULL);
+		struct frame f;
+
+		for (unsigned i = 0; i < ARRAY_LEN(names); i++) {
+			assert_int_equal(judge(p, names[i], IP_TCP, 80),
+					 open ? POLICY_PASS : POLICY_REFUSE);
+			assert_int_equal(judge(p, names[i], IP_UDP, 53),
+					 open ? POLICY_PASS : POLICY_REFUSE);
+		}
+		assert_int_equal(judge(p, "10.0.2.2", IP_UDP, 67), POLICY_PASS);
+		assert_int_equal(judge(p, "10.0.2.3", IP_UDP, 53), POLICY_PASS);
+		assert_int_equal(judge(p, "10.0.2.3", IP_TCP, 53), POLICY_PASS);
+		assert_int_equal(judge(p, "10.0.2.2", IP_ICMP, 0), POLICY_PASS);
+		assert_int_equal(judge(p, "fec0::2", IP_ICMP6, 0), POLICY_PASS);
+		/* Who came through a UDP forward gets an answer. */
+		f = make(buf, "10.0.2.2", "10.0.2.15", IP_UDP, 5555, 1000, NULL, 0);
+		policy_learn(p, &f);
+		assert_int_equal(judge(p, "10.0.2.2", IP_UDP, 5555), POLICY_PASS);
+		assert_int_equal(judge(p, "10.0.2.2", IP_UDP, 5556),
+				 open ? POLICY_PASS : POLICY_REFUSE);
+		policy_free(p);
+	}
+}
+
 /* An IPv4 address dressed as IPv6 is not a way around. */
 static void mapped_addresses(void **state)
 {
-	struct policy *p = policy_new(NULL, NULL);
+	struct policy *p = policy_new(NULL, true, NULL);
 	uint8_t buf[256];
 	struct frame f = make(buf, "fec0::15", "2001:db8::1", IP_TCP, 1, 80, NULL, 0);
 
@@ -200,7 +235,7 @@ static void rules(void **state)
 		R("93.184.216.34:443"), R("10.1.0.0/16"), R("[2001:db8::1]:80"),
 		R("2001:db8:1::/48"), R("10.0.2.3"), NULL,
 	};
-	struct policy *p = policy_new(r, NULL);
+	struct policy *p = policy_new(r, true, NULL);
 
 	assert_non_null(p);
 	assert_int_equal(judge(p, "93.184.216.34", IP_TCP, 443), POLICY_PASS);
@@ -215,12 +250,13 @@ static void rules(void **state)
 	assert_int_equal(judge(p, "1.1.1.1", IP_ICMP, 0), POLICY_REFUSE);
 	assert_int_equal(judge(p, "10.0.2.2", IP_ICMP, 0), POLICY_PASS);
 	assert_int_equal(judge(p, "255.255.255.255", IP_UDP, 67), POLICY_PASS);
+	assert_int_equal(judge(p, "1.1.1.1", IP_UDP, 67), POLICY_REFUSE);
 	policy_free(p);
 }
 
 static void fragments_and_options_never_pass(void **state)
 {
-	struct policy *p = policy_new(NULL, NULL);
+	struct policy *p = policy_new(NULL, true, NULL);
 	uint8_t buf[256];
 	struct frame f = make(buf, "10.0.2.15", "1.1.1.1", IP_TCP, 1, 80, NULL, 0);
 
@@ -252,7 +288,7 @@ static void malformed_rules(void **state)
 		char *r[] = { (char *)(uintptr_t)bad[i], NULL };
 		struct err err = ERR_INIT;
 
-		if (policy_new(r, &err))
+		if (policy_new(r, true, &err))
 			fail_msg("\"%s\" was accepted", bad[i]);
 		assert_int_equal(err.num, EINVAL);
 	}
@@ -270,7 +306,7 @@ static const char answer[] =
 static void host_names(void **state)
 {
 	char *r[] = { R("example.org:443"), R("*.debian.org"), NULL };
-	struct policy *p = policy_new(r, NULL);
+	struct policy *p = policy_new(r, true, NULL);
 	uint8_t buf[512];
 	struct frame f;
 
@@ -302,7 +338,7 @@ static void host_names(void **state)
 static void learned_addresses_are_state(void **state)
 {
 	char *r[] = { R("example.org:443"), NULL };
-	struct policy *p = policy_new(r, NULL);
+	struct policy *p = policy_new(r, true, NULL);
 	struct buf b = BUF_INIT;
 	struct state_w w;
 	struct state_r in;
@@ -318,7 +354,7 @@ static void learned_addresses_are_state(void **state)
 	assert_int_equal(state_w_finish(&w, NULL), 0);
 	policy_free(p);
 
-	p = policy_new(r, NULL);
+	p = policy_new(r, true, NULL);
 	assert_int_equal(judge(p, "93.184.216.34", IP_TCP, 443), POLICY_REFUSE);
 	assert_int_equal(state_r_init(&in, b.data, b.len, NULL), 0);
 	assert_int_equal(state_find(&in, "policy", 0), 0);
@@ -338,7 +374,7 @@ static void hostile_learned_addresses(void **state)
 	char *r[] = { R("example.org"), NULL };
 
 	for (unsigned i = 0; i < ARRAY_LEN(counts); i++) {
-		struct policy *p = policy_new(r, NULL);
+		struct policy *p = policy_new(r, true, NULL);
 		struct buf b = BUF_INIT;
 		struct state_w w;
 		struct state_r in;
@@ -363,7 +399,7 @@ static void hostile_learned_addresses(void **state)
 static void hostile_dns(void **state)
 {
 	char *r[] = { R("example.org"), NULL };
-	struct policy *p = policy_new(r, NULL);
+	struct policy *p = policy_new(r, true, NULL);
 	uint8_t buf[512], msg[sizeof(answer)];
 	unsigned seed = 5;
 
@@ -387,7 +423,7 @@ static void hostile_dns(void **state)
 static void udp_peers(void **state)
 {
 	char *r[] = { R("1.1.1.1"), NULL };
-	struct policy *p = policy_new(r, NULL);
+	struct policy *p = policy_new(r, true, NULL);
 	uint8_t buf[256];
 	struct frame f;
 
@@ -407,6 +443,7 @@ int main(void)
 		cmocka_unit_test(made_segments_are_sound),
 		cmocka_unit_test(sums_agree_with_the_plain_way),
 		cmocka_unit_test(loopback_is_out_of_reach),
+		cmocka_unit_test(gateway_is_the_loopback),
 		cmocka_unit_test(mapped_addresses),
 		cmocka_unit_test(rules),
 		cmocka_unit_test(fragments_and_options_never_pass),

@@ -14,7 +14,9 @@
  * itself lets every question pass.)
  *
  * Replies over UDP port forwards go to whoever sent the packet they answer, so
- * the last senders are remembered.
+ * the last senders are remembered.  One on the host's loopback has the gateway's
+ * address here, which is why libslirp is not told to keep the loopback closed (it
+ * would drop these replies with everything else): keeping it closed is ours.
  *
  * Fragments never pass.  They hide their ports, and libslirp 4.7 can be made to
  * follow a pointer out of a fragment's payload when it puts a packet together
@@ -57,6 +59,7 @@ struct target {
 
 struct policy {
 	bool active;		/* rules were given */
+	bool host_loopback;	/* may be reached through the gateway's address */
 	struct rule rule[LIMIT_NET_RULES];
 	unsigned nr_rules;
 	/* rings: the oldest entry gives way */
@@ -162,13 +165,15 @@ static int add_rule(struct policy *p, const char *text, struct err *err)
 	return 0;
 }
 
-struct policy *policy_new(char *const *rules, struct err *err)
+struct policy *policy_new(char *const *rules, bool host_loopback, struct err *err)
 {
 	struct policy *p = calloc(1, sizeof(*p));
 	int ret = p ? 0 : err_set(err, ENOMEM, "out of memory");
 
-	if (p)
+	if (p) {
 		p->active = rules != NULL;
+		p->host_loopback = host_loopback;
+	}
 	for (unsigned i = 0; !ret && rules && rules[i]; i++)
 		ret = add_rule(p, rules[i], err);
 	if (!ret)
@@ -334,14 +339,45 @@ static void learn_answers(struct policy *p, const struct frame *f)
 	}
 }
 
+static bool allowed_by_rule(const struct policy *p, const struct naddr *a, uint16_t port)
+{
+	for (unsigned i = 0; i < p->nr_rules; i++) {
+		const struct rule *r = &p->rule[i];
+
+		if (!r->host && naddr_in(a, &r->net, r->bits) &&
+		    (!r->port || r->port == port))
+			return true;
+	}
+	return in_table(p->learned, p->nr_learned, MAX_LEARNED, a, port, 0);
+}
+
+/*
+ * What libslirp makes the host's loopback of: in 4.7 the gateway, the broadcast
+ * address, all of fec0::/64 and ff02::1, in older versions all of 10.0.2.0/24.
+ */
+static bool is_loopback(const struct naddr *a)
+{
+	static const struct naddr all_nodes = { { 0xff, 0x02, [15] = 1 } };
+	struct naddr broadcast = naddr4(255, 255, 255, 255);
+
+	return nat_is_inside(a) || naddr_eq(a, &broadcast) || naddr_eq(a, &all_nodes);
+}
+
+/* The guest needs nobody to have spoken to it first. */
+static bool may_begin(const struct policy *p, const struct naddr *a, uint16_t port)
+{
+	return (p->host_loopback || !is_loopback(a)) &&
+	       (!p->active || allowed_by_rule(p, a, port));
+}
+
 void policy_learn(struct policy *p, const struct frame *f)
 {
-	if (!p->active || f->proto != IP_UDP || f->fragment ||
-	    (f->type != ETH_IP4 && f->type != ETH_IP6))
+	if ((f->type != ETH_IP4 && f->type != ETH_IP6) || f->proto != IP_UDP || f->fragment)
 		return;
 	if (nat_is_dns(&f->src) && f->sport == 53)
 		learn_answers(p, f);
-	else if (!in_table(p->peer, p->nr_peers, MAX_PEERS, &f->src, f->sport, f->dport))
+	else if (!may_begin(p, &f->src, f->sport) &&
+		 !in_table(p->peer, p->nr_peers, MAX_PEERS, &f->src, f->sport, f->dport))
 		remember(p->peer, &p->nr_peers, MAX_PEERS,
 			 (struct target){ f->src, f->sport, f->dport });
 }
@@ -399,26 +435,16 @@ static bool is_forbidden(const struct frame *f)
 	return false;
 }
 
-static bool allowed_by_rule(const struct policy *p, const struct naddr *a, uint16_t port)
-{
-	for (unsigned i = 0; i < p->nr_rules; i++) {
-		const struct rule *r = &p->rule[i];
-
-		if (!r->host && naddr_in(a, &r->net, r->bits) &&
-		    (!r->port || r->port == port))
-			return true;
-	}
-	return in_table(p->learned, p->nr_learned, MAX_LEARNED, a, port, 0);
-}
-
 /* What keeps the link itself going: DHCP, neighbours, routers, the gateway's echo. */
 static bool is_housekeeping(const struct frame *f)
 {
 	static const struct naddr link_local = { { 0xfe, 0x80 } };
 	static const struct naddr multicast = { { 0xff, 0x02 } };
+	struct naddr gateway = naddr4(10, 0, 2, 2), broadcast = naddr4(255, 255, 255, 255);
 
 	if (f->proto == IP_UDP)
-		return !f->v6 && f->dport == 67;
+		return f->dport == 67 &&
+		       (naddr_eq(&f->dst, &gateway) || naddr_eq(&f->dst, &broadcast));
 	if (f->proto == IP_ICMP6)
 		return naddr_in(&f->dst, &link_local, 10) ||
 		       naddr_in(&f->dst, &multicast, 16) || nat_is_inside(&f->dst);
@@ -464,11 +490,13 @@ static enum policy_verdict by_rules(struct policy *p, const struct frame *f)
 {
 	if (f->proto == IP_TCP && (f->flags & (TCP_SYN | TCP_ACK)) != TCP_SYN)
 		return POLICY_PASS;
-	if (is_housekeeping(f) || allowed_by_rule(p, &f->dst, f->dport))
+	if (is_housekeeping(f) || may_begin(p, &f->dst, f->dport))
 		return POLICY_PASS;
 	if (f->proto == IP_UDP &&
 	    in_table(p->peer, p->nr_peers, MAX_PEERS, &f->dst, f->dport, f->sport))
 		return POLICY_PASS;
+	if (nat_is_dns(&f->dst) && (!p->active || allowed_by_rule(p, &f->dst, f->dport)))
+		return POLICY_PASS;	/* not the loopback: policy_check() saw to the port */
 	if (f->proto == IP_UDP && nat_is_dns(&f->dst))
 		return by_name(p, f);
 	log_refusal(p, f);
@@ -497,5 +525,5 @@ enum policy_verdict policy_check(struct policy *p, const struct frame *f)
 	}
 	if (nat_is_inside(&f->dst) && f->proto == IP_UDP && f->dport == 69)
 		return POLICY_DROP;
-	return p->active ? by_rules(p, f) : POLICY_PASS;
+	return by_rules(p, f);
 }

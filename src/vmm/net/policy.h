@@ -2,8 +2,8 @@
 /*
  * policy.h - which frames of the guest may go out.
  *
- * Always: nothing reaches the host's loopback by its own addresses, and the
- * resolver's address answers DNS only.  With rules (HOST|CIDR[:PORT]): what they do
+ * Always: nothing reaches the host's loopback by its own addresses (by the
+ * gateway's only where that was asked for), and the resolver answers DNS only.  With rules (HOST|CIDR[:PORT]): what they do
  * not name is refused.
  */
 #ifndef VMM_NET_POLICY_H
@@ -23,8 +23,11 @@ enum policy_verdict {
 	POLICY_REFUSE,		/* drop, and say so to the guest */
 };
 
-/* rules: NULL-terminated, or NULL for no policy. */
-struct policy *policy_new(char *const *rules, struct err *err);
+/*
+ * rules: NULL-terminated, or NULL for none.  host_loopback: the gateway's address is
+ * the host's loopback, and open; else it is reached by nothing but answers.
+ */
+struct policy *policy_new(char *const *rules, bool host_loopback, struct err *err);
 void policy_free(struct policy *p);
 
 enum policy_verdict policy_check(struct policy *p, const struct frame *f);

@@ -605,16 +605,50 @@ static int forward_failed(const struct forward *w, int num, struct err *err)
 			w->f.host_addr, w->f.host_port, strerror(num));
 }
 
+/* libslirp cannot lead from one family to the other. */
+static socklen_t guest_address(const struct forward *w, uint16_t port,
+			       struct sockaddr_storage *ss)
+{
+	struct sockaddr_in *v4 = (struct sockaddr_in *)ss;
+	struct sockaddr_in6 *v6 = (struct sockaddr_in6 *)ss;
+
+	memset(ss, 0, sizeof(*ss));
+	ss->ss_family = w->addr.ss_family;
+	if (ss->ss_family == AF_INET) {
+		v4->sin_port = htons(port);
+		v4->sin_addr.s_addr = htonl(0x0a00020f);
+		return sizeof(*v4);
+	}
+	v6->sin6_port = htons(port);
+	inet_pton(AF_INET6, "fec0::15", &v6->sin6_addr);
+	return sizeof(*v6);
+}
+
+/*
+ * libslirp takes a guest's datagram for an answer through the first forward whose
+ * guest address and port it comes from: a second one would never answer.
+ */
+static const struct forward *same_udp(const struct nat *n, const struct forward *w)
+{
+	for (unsigned i = 0; w->f.udp && i < n->nr_forwards; i++) {
+		const struct forward *o = &n->forward[i];
+
+		if (o->f.udp && o->f.guest_port == w->f.guest_port &&
+		    o->addr.ss_family == w->addr.ss_family)
+			return o;
+	}
+	return NULL;
+}
+
 static int nat_forward_add(struct netif *netif, const struct spec_port *p,
 			   uint16_t *port, struct err *err)
 {
 	struct nat *n = to_nat(netif);
-	struct sockaddr_in guest = {
-		.sin_family = AF_INET, .sin_port = htons(p->guest_port),
-		.sin_addr.s_addr = htonl(0x0a00020f),
-	};
+	struct sockaddr_storage guest;
 	const char *addr = p->host_addr ? p->host_addr : "127.0.0.1";
 	struct forward *w = &n->forward[n->nr_forwards];
+	const struct forward *other;
+	socklen_t len;
 
 	if (n->nr_forwards == LIMIT_NET_FORWARDS)
 		return err_code(err, ERR_BOOT_PORT_FORWARD_INVALID, ENOSPC,
@@ -627,10 +661,16 @@ static int nat_forward_add(struct netif *netif, const struct spec_port *p,
 		return err_code(err, ERR_BOOT_PORT_FORWARD_INVALID, EINVAL,
 				"%s is no address to forward from", addr);
 	strcpy(w->f.host_addr, addr);
+	other = same_udp(n, w);
+	if (other)
+		return err_code(err, ERR_BOOT_PORT_FORWARD_CONFLICT, EEXIST,
+				"port %u of the guest already gets the datagrams of %s port %u",
+				p->guest_port, other->f.host_addr, other->f.host_port);
 	fill(n);
+	len = guest_address(w, p->guest_port, &guest);
 	errno = 0;
 	if (slirp_add_hostxfwd(n->slirp, (struct sockaddr *)&w->addr, w->addr_len,
-			       (struct sockaddr *)&guest, sizeof(guest), hostfwd_flags(w)) < 0)
+			       (struct sockaddr *)&guest, len, hostfwd_flags(w)) < 0)
 		return forward_failed(w, errno ? errno : EIO, err);
 	learn_listener(n, w);
 	n->nr_forwards++;
@@ -742,7 +782,7 @@ static const struct netif_ops nat_ops = {
 	.free = nat_free,
 };
 
-static int start_slirp(struct nat *n, const struct spec *spec, struct err *err)
+static int start_slirp(struct nat *n, struct err *err)
 {
 	SlirpConfig cfg = {
 		.version = 4,
@@ -756,7 +796,6 @@ static int start_slirp(struct nat *n, const struct spec *spec, struct err *err)
 		.vprefix_len = 64,
 		.if_mtu = NETIF_MTU,
 		.if_mru = NETIF_MTU,
-		.disable_host_loopback = !spec->net_host_loopback,
 	};
 
 	inet_pton(AF_INET6, "fec0::", &cfg.vprefix_addr6);
@@ -812,13 +851,13 @@ struct netif *netif_slirp_new(struct loop *loop, pthread_mutex_t *lock,
 	loop_timer_init(&n->tick, ticked);
 	loop_timer_init(&n->hold_timer, hold_timer);
 	n->flows = flows_new();
-	n->policy = policy_new(spec->net_allow, err);
+	n->policy = policy_new(spec->net_allow, spec->net_host_loopback, err);
 	if (!n->flows)
 		ret = err_set(err, ENOMEM, "out of memory");
 	if (!n->policy)
 		ret = -EINVAL;
 	if (!ret)
-		ret = start_slirp(n, spec, err);
+		ret = start_slirp(n, err);
 	if (!ret)
 		ret = add_forwards(n, spec, err);
 	if (!ret)
