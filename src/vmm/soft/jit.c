@@ -201,21 +201,26 @@ static const uint8_t *go_carefully(struct soft_cpu *cpu, struct jit_meta *m)
 		if (m->site)
 			e_patch(m->site, m->careful + (j->rw - j->rx));
 	}
-	if (m->careful)
-		return m->careful;
-	cpu->rip = cpu->scratch[JIT_PAGE_VA] + (int64_t)m->off;
-	return j->leave;
+	return m->careful ? m->careful : j->leave;
 }
 
 static const uint8_t *window_missed(struct soft_cpu *cpu, struct jit_meta *m)
 {
 	uint64_t base = m->base == BASE_RIP ? cpu->scratch[JIT_PAGE_VA] : cpu->gpr[m->base];
 	uint64_t va = base + (int64_t)m->lo;
+	const uint8_t *to;
 
+	cpu->rip = cpu->scratch[JIT_PAGE_VA] + (int64_t)m->off;
+	if (unlikely(cpu->watch))
+		cpu->watch->end(cpu, NULL);
 	if ((va & ~PAGE_MASK) + m->span <= PAGE_SIZE &&
 	    mmu_touch(cpu, va, m->dirty, m->write))
-		return m->resume;
-	return go_carefully(cpu, m);
+		to = m->resume;
+	else
+		to = go_carefully(cpu, m);
+	if (unlikely(cpu->watch) && to != cpu->jit->leave)
+		cpu->watch->begin(cpu, m->k ? m->i - 1 : NULL);
+	return to;
 }
 
 /* Host code at rip, or the thunk that leaves to have it found. */
@@ -235,6 +240,8 @@ static const uint8_t *transfer(struct soft_cpu *cpu, const struct jit_meta *m)
 {
 	cpu->jit->stat.transfers++;
 	cpu->rip = cpu->scratch[JIT_PAGE_VA] + (int64_t)m->off;
+	if (unlikely(cpu->watch))
+		cpu->watch->end(cpu, m->i);
 	transfer_of(m->i)(cpu, m->i);
 	return host_at_rip(cpu);
 }
@@ -255,6 +262,8 @@ static const uint8_t *jit_slow(struct soft_cpu *cpu, uint32_t id)
 	j->stat.slow++;
 	cpu->rip = cpu->scratch[JIT_PAGE_VA] + (int64_t)m->off;
 	next = cpu->rip + m->i->len;
+	if (unlikely(cpu->watch))
+		cpu->watch->end(cpu, m->i);
 	copy_insn(&j->pair[0], m->i);
 	j->pair[0].fn = handler_of(m->i);
 	j->pair[1].mnemonic = m->i[1].mnemonic;	/* STI asks whether it is last */
@@ -264,8 +273,11 @@ static const uint8_t *jit_slow(struct soft_cpu *cpu, uint32_t id)
 	if (likely(cpu->rip == next && epoch == j->epoch && gen == cpu->gen &&
 		   gen_global == cpu->gen_global && tlb == cpu->tlb &&
 		   narrowed == cpu->mmu.narrowed && j->fp_deny == cpu->fp_deny &&
-		   !attention(cpu)))
+		   !attention(cpu))) {
+		if (unlikely(cpu->watch))
+			cpu->watch->begin(cpu, m->i);
 		return resume;
+	}
 	return j->leave;
 }
 
@@ -283,6 +295,8 @@ static void set_jump(struct soft_cpu *cpu, struct jblock *to)
 {
 	struct jump *at = &cpu->jumps[jump_hash(cpu->rip)];
 
+	if (unlikely(cpu->watch))
+		return;
 	if (at->rip == cpu->rip && at->code == to->block->insn)
 		at->host = to->entry_m;
 }
@@ -292,12 +306,17 @@ static struct jit_meta *run_host(struct soft_cpu *cpu, const uint8_t *code)
 	struct jit *j = cpu->jit;
 	struct jit_meta *m;
 
+	if (unlikely(cpu->watch))
+		cpu->watch->begin(cpu, NULL);
 	cpu->scratch[JIT_PAGE_VA] = cpu->rip & PAGE_MASK;
 	m = &j->meta[j->enter(cpu, code)];
 	if (m->kind == META_INDIRECT)
 		cpu->rip = cpu->scratch[JIT_TARGET];
 	else if (m->kind != META_LEAVE)
 		cpu->rip = cpu->scratch[JIT_PAGE_VA] + (int64_t)m->off;
+	j->may_link = m->kind == META_LINK;
+	if (unlikely(cpu->watch))
+		j->may_link &= cpu->watch->end(cpu, m->kind == META_INTERP ? m->i : NULL);
 	return m;
 }
 
@@ -334,7 +353,7 @@ HANDLER(jit_run)
 		if (n->fn != jit_run)
 			return n;
 		jb = block_of(n)->jit;
-		if (m->kind == META_LINK && epoch == j->epoch)
+		if (j->may_link && epoch == j->epoch)
 			link_exit(j, m, jb);
 		set_jump(cpu, jb);
 	}

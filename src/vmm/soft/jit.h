@@ -94,6 +94,7 @@ struct jit {
 	uint64_t epoch;		/* grows with every dropped translation */
 	uint8_t fp_deny;	/* cpu->fp_deny that translations rely on */
 	bool in_slow;		/* jit_slow() runs a handler */
+	bool may_link;		/* the exit just taken */
 	uint8_t heat;		/* JIT_HEAT; tests: less */
 	uint8_t *altstack;	/* owned: for signals while rsp is not a stack */
 	struct insn pair[2];	/* one instruction and a stop */

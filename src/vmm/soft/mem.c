@@ -11,6 +11,7 @@
 /* A resolved piece of an access that lies in one page. */
 struct piece {
 	uint64_t gpa;
+	uint8_t *host;		/* of RAM */
 	bool ram;
 	unsigned len;
 };
@@ -40,10 +41,18 @@ static void fill(struct soft_cpu *cpu, enum tlb_mode mode, uint64_t va,
 static void resolve(struct soft_cpu *cpu, uint64_t va, unsigned len, unsigned acc,
 		    struct piece *p)
 {
-	const struct tlb2_entry *t = mmu_translate(cpu, va, acc);
+	const struct tlb2_entry *t;
 	unsigned sys = acc & ACC_SYSTEM;
 
+	if (unlikely(cpu->watch && cpu->watch->interpreting)) {
+		p->host = cpu->watch->access(cpu, va, len, acc, &p->gpa);
+		p->ram = true;
+		p->len = len;
+		return;
+	}
+	t = mmu_translate(cpu, va, acc);
 	p->gpa = t->gpa | (va & ~PAGE_MASK);
+	p->host = cpu->mem->base + p->gpa;
 	p->ram = t->flags & WALK_RAM;
 	p->len = len;
 	if (p->ram && !cpu->mmu.watching)
@@ -90,7 +99,7 @@ static void copy(void *dst, const void *src, unsigned long n)
 static void piece_read(struct soft_cpu *cpu, const struct piece *p, uint8_t *dst)
 {
 	if (p->ram) {
-		copy(dst, cpu->mem->base + p->gpa, p->len);
+		copy(dst, p->host, p->len);
 		return;
 	}
 	for (unsigned done = 0; done < p->len;) {
@@ -106,7 +115,7 @@ static void piece_write(struct soft_cpu *cpu, const struct piece *p,
 			const uint8_t *src)
 {
 	if (p->ram) {
-		copy(cpu->mem->base + p->gpa, src, p->len);
+		copy(p->host, src, p->len);
 		if (__atomic_load_n(&cpu->mem->code[p->gpa >> PAGE_SHIFT], __ATOMIC_ACQUIRE))
 			block_wrote(cpu, p->gpa, p->len);
 		return;
@@ -149,7 +158,7 @@ static void access_write(struct soft_cpu *cpu, uint64_t va, const void *src,
  */
 static bool load_ram(struct soft_cpu *cpu, const struct piece *p, uint64_t *val)
 {
-	const uint8_t *host = cpu->mem->base + p->gpa;
+	const uint8_t *host = p->host;
 
 	if (!p->ram)
 		return false;
@@ -181,7 +190,7 @@ static void store(struct soft_cpu *cpu, uint64_t va, uint64_t v, unsigned len,
 {
 	struct piece p[2];
 	unsigned n = resolve_all(cpu, va, len, acc | ACC_WRITE, p);
-	uint8_t *host = cpu->mem->base + p[0].gpa;
+	uint8_t *host = p[0].host;
 
 	if (n > 1 || !p[0].ram) {
 		piece_write(cpu, &p[0], (uint8_t *)&v);
@@ -261,7 +270,7 @@ const void *guest_read_ptr(struct soft_cpu *cpu, uint64_t va, unsigned len)
 		return (const void *)(e->addend + va);
 	if (resolve_all(cpu, va, len, ACC_READ, p) > 1 || !p[0].ram)
 		return NULL;
-	return cpu->mem->base + p[0].gpa;
+	return p[0].host;
 }
 
 void *guest_write_ptr(struct soft_cpu *cpu, uint64_t va, unsigned len)
@@ -274,7 +283,7 @@ void *guest_write_ptr(struct soft_cpu *cpu, uint64_t va, unsigned len)
 	if (resolve_all(cpu, va, len, ACC_WRITE, p) > 1 || !p[0].ram ||
 	    __atomic_load_n(&cpu->mem->code[p[0].gpa >> PAGE_SHIFT], __ATOMIC_ACQUIRE))
 		return NULL;
-	return cpu->mem->base + p[0].gpa;
+	return p[0].host;
 }
 
 /*
@@ -288,7 +297,7 @@ uint8_t *mmu_rmw(struct soft_cpu *cpu, uint64_t va, unsigned len)
 	unsigned n = resolve_all(cpu, va, len, ACC_WRITE, p);
 
 	if (n == 1 && p[0].ram) {
-		uint8_t *host = cpu->mem->base + p[0].gpa;
+		uint8_t *host = p[0].host;
 
 		if (!__atomic_load_n(&cpu->mem->code[p[0].gpa >> PAGE_SHIFT], __ATOMIC_ACQUIRE))
 			return host;

@@ -49,6 +49,23 @@ enum soft_attention {
 	ATT_SIPI  = 1 << 7,
 };
 
+/*
+ * Somebody who looks over the translator's shoulder (tests/lib/lockstep.c); NULL in
+ * every VM.  Translations are linked only where end() says so, and the jump cache
+ * leads to none, so that host code soon comes back.
+ */
+struct soft_watch {
+	/* Host code is about to run from cpu->rip, where flags are in cpu->cc: a
+	 * block's start, or behind an instruction that the interpreter did for it. */
+	void (*begin)(struct soft_cpu *cpu, const struct insn *done);
+	/* It stopped at cpu->rip, `next` being the interpreter's if not NULL. */
+	bool (*end)(struct soft_cpu *cpu, const struct insn *next);
+	/* Memory while the watcher itself interprets: host address; *gpa follows. */
+	uint8_t *(*access)(struct soft_cpu *cpu, uint64_t va, unsigned len,
+			   unsigned acc, uint64_t *gpa);
+	bool interpreting;
+};
+
 enum soft_shadow { SHADOW_NONE, SHADOW_STI, SHADOW_MOV_SS };
 
 struct soft_event {
@@ -127,6 +144,7 @@ struct soft_cpu {
 	unsigned id;		/* APIC id */
 	void *fp;		/* owned by fp.c */
 	struct jit *jit;	/* owned by jit.c; NULL: interpreter alone */
+	struct soft_watch *watch;	/* borrowed; tests: of the translator */
 	_Atomic uint32_t sleeping;	/* in HLT's futex */
 	struct {
 		uint64_t exits, irqs, exceptions, decoded, mmio, pio, tlb_fill, tlb_walk,
