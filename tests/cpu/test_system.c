@@ -4,7 +4,8 @@
  * their error codes, stacks, system calls, debugging, interrupts, timers, code that
  * changes, modes of the FPU.
  *
- * The programs are in tests/lib/guest_progs.S.  BACKEND=kvm runs them on KVM, which
+ * The programs are in tests/lib/guest_progs.S and guest_code.S; the third time they
+ * run, the interpreter checks the translator's every step.  BACKEND=kvm runs them on KVM, which
  * must give the same answers.
  */
 #include <setjmp.h>
@@ -19,6 +20,7 @@
 
 #include "base/util.h"
 #include "tests/lib/guest.h"
+#include "tests/lib/lockstep.h"
 
 #define ANY	(~0ull)
 
@@ -45,6 +47,7 @@ struct program {
 };
 
 #define K G_KPAGE
+#define SMALL (K + 0x20000)
 #define PF(error, cr2) { 14, error, cr2 }
 #define GP(error) { 13, error, ANY }
 #define V(vector) { vector, 0, ANY }
@@ -171,6 +174,29 @@ static const struct expect fpu_modes_log[] = {
 };
 static const struct answer fpu_modes_answers[] = { { 0, 7 }, { 1, 1 }, { 2, 0x1d84 } };
 
+/* Rounds r: 3 r three times, and the round before once. */
+#define ROUNDS 2100ull
+static const struct answer code_generator_answers[] = {
+	{ 0, 9 * (ROUNDS * (ROUNDS - 1) / 2) + 3 * ((ROUNDS - 1) * (ROUNDS - 2) / 2) },
+};
+static const struct answer faults_in_blocks_answers[] = {
+	{ 0, 0 }, { 1, 0 }, { 2, 1024 }, { 3, 640 },
+};
+static const struct expect hot_permissions_log[] = {
+	PF(3, SMALL), PF(2, SMALL), PF(0x11, SMALL + 0x8000), PF(0x10, SMALL + 0x8000),
+	PF(3, SMALL), PF(3, SMALL), PF(3, SMALL),
+};
+static const struct answer hot_permissions_answers[] = {
+	{ 0, 7 }, { 32, 3 }, { 33, 2 }, { 34, 0x11 }, { 35, 0x10 }, { 36, 3 }, { 37, 3 },
+	{ 38, 3 },
+};
+static const struct expect changed_returns_log[] = { PF(0x11, SMALL + 0x4003) };
+static const struct answer changed_returns_answers[] = {
+	{ 0, 1 }, { 1, 2 }, { 2, 2 }, { 3, 3 }, { 4, 1 }, { 5, 4 }, { 6, 0x77 }, { 7, 0x88 },
+	{ 8, 1 }, { 9, 2 }, { 10, 45150 }, { 11, 45150 }, { 32, 0 },
+};
+static const struct answer interrupt_storm_answers[] = { { 1, 0 }, { 2, 1 } };
+
 static const struct expect general_protection_log[] = {
 	GP(0), PF(0x10, 0x7ffffffffffd), GP(0), GP(0), GP(0), GP(0), GP(0), GP(0),
 	GP(0), GP(0), V(6), GP(0), V(6),
@@ -184,6 +210,8 @@ DECLARE(segments); DECLARE(syscalls); DECLARE(gs_base); DECLARE(single_step);
 DECLARE(breakpoints); DECLARE(self_modifying); DECLARE(string_faults);
 DECLARE(interrupts); DECLARE(timers); DECLARE(interrupted_work); DECLARE(fpu_modes);
 DECLARE(general_protection); DECLARE(entry_code); DECLARE(returns);
+DECLARE(code_generator); DECLARE(faults_in_blocks); DECLARE(hot_permissions);
+DECLARE(changed_returns); DECLARE(interrupt_storm);
 
 #define CODE(n) .name = #n, .code = prog_##n, .end = prog_##n##_end
 #define LOG(n) .log = n##_log, .nr_log = ARRAY_LEN(n##_log)
@@ -213,6 +241,11 @@ static const struct program programs[] = {
 	{ CODE(timers), ANSWER(timers), .nr_log = WHOLE_LOG },
 	{ CODE(fpu_modes), LOG(fpu_modes), ANSWER(fpu_modes) },
 	{ CODE(general_protection), LOG(general_protection) },
+	{ CODE(code_generator), ANSWER(code_generator) },
+	{ CODE(faults_in_blocks), ANSWER(faults_in_blocks), .nr_log = WHOLE_LOG },
+	{ CODE(hot_permissions), LOG(hot_permissions), ANSWER(hot_permissions) },
+	{ CODE(changed_returns), LOG(changed_returns), ANSWER(changed_returns) },
+	{ CODE(interrupt_storm), ANSWER(interrupt_storm), .nr_log = WHOLE_LOG },
 };
 
 static void print_log(const struct guest *g)
@@ -283,10 +316,15 @@ static bool run_program(struct guest *g, const struct program *p)
 	return right;
 }
 
+enum how { INTERPRETER, TRANSLATOR, LOCKSTEP, NR_HOWS };
+static const char *const how_names[] = { "interpreter", "translator", "lockstep" };
+
 /* A program on an engine; the work under interruption where program is NULL. */
 struct job {
 	const struct program *program;
-	enum spec_engine engine;
+	enum how how;
+	struct lockstep *lockstep;	/* while it runs */
+	unsigned differences;
 };
 
 static bool on_kvm(void)
@@ -296,23 +334,45 @@ static bool on_kvm(void)
 	return backend && !strcmp(backend, "kvm");
 }
 
-/* cmocka sets its own SIGFPE handler before each test, so each makes its guest. */
-static struct guest *make_guest(const struct job *job)
+static void differs(void *arg, const char *report)
 {
-	struct guest *g = guest_new(on_kvm() ? &accel_kvm : &accel_soft, job->engine);
+	struct job *job = arg;
+
+	job->differences++;
+	printf("# %s\n", report);
+}
+
+/* cmocka sets its own SIGFPE handler before each test, so each makes its guest. */
+static struct guest *make_guest(struct job *job)
+{
+	const struct lockstep_calls calls = { .differs = differs, .arg = job };
+	struct guest *g = guest_new(on_kvm() ? &accel_kvm : &accel_soft,
+				    job->how == INTERPRETER ? SPEC_ENGINE_INTERP : SPEC_ENGINE_JIT);
 
 	if (!g)
 		printf("# this backend does not run here: nothing was tested\n");
+	else if (job->how == LOCKSTEP)
+		job->lockstep = lockstep_attach(g->vm.vcpu[0].accel_vcpu, &calls);
 	return g;
+}
+
+static void free_guest(struct job *job, struct guest *g)
+{
+	if (job->lockstep && !(job->program && job->program->exit))
+		assert_true(lockstep_stat(job->lockstep)->instructions > 0);
+	lockstep_detach(job->lockstep);
+	job->lockstep = NULL;
+	guest_free(g);
+	assert_int_equal(job->differences, 0);
 }
 
 static void gives_known_answers(void **state)
 {
-	const struct job *job = *state;
+	struct job *job = *state;
 	struct guest *g = make_guest(job);
 	bool right = !g || run_program(g, job->program);
 
-	guest_free(g);
+	free_guest(job, g);
 	assert_true(right);
 }
 
@@ -334,7 +394,7 @@ static void work_survives_interruption(void **state)
 		print_log(g);
 	}
 	assert_true(g->ended);
-	guest_free(g);
+	free_guest(*state, g);
 	assert_int_equal(r[1], 0);
 	assert_int_equal(r[2], r[0]);
 	assert_true(r[32] >= 20);	/* interrupts */
@@ -344,15 +404,14 @@ static void work_survives_interruption(void **state)
 #define NR_JOBS (ARRAY_LEN(programs) + 1)
 
 static void add_tests(struct CMUnitTest *test, struct job *job, char (*name)[64],
-		      enum spec_engine engine)
+		      enum how how)
 {
 	for (unsigned n = 0; n < NR_JOBS; n++) {
 		bool work = n == ARRAY_LEN(programs);
 
-		job[n] = (struct job){ work ? NULL : &programs[n], engine };
+		job[n] = (struct job){ .program = work ? NULL : &programs[n], .how = how };
 		snprintf(name[n], sizeof(name[n]), "%s: %s",
-			 on_kvm() ? "kvm" :
-			 engine == SPEC_ENGINE_INTERP ? "interpreter" : "translator",
+			 on_kvm() ? "kvm" : how_names[how],
 			 work ? "work_survives_interruption" : programs[n].name);
 		test[n] = (struct CMUnitTest){
 			.name = name[n], .initial_state = &job[n],
@@ -363,12 +422,13 @@ static void add_tests(struct CMUnitTest *test, struct job *job, char (*name)[64]
 
 int main(void)
 {
-	struct CMUnitTest tests[2 * NR_JOBS];
-	struct job jobs[2 * NR_JOBS];
-	char names[2 * NR_JOBS][64];
+	static struct CMUnitTest tests[NR_HOWS * NR_JOBS];
+	static struct job jobs[NR_HOWS * NR_JOBS];
+	static char names[NR_HOWS * NR_JOBS][64];
 
-	add_tests(tests, jobs, names, SPEC_ENGINE_INTERP);
-	add_tests(tests + NR_JOBS, jobs + NR_JOBS, names + NR_JOBS, SPEC_ENGINE_JIT);
-	return _cmocka_run_group_tests("system", tests, on_kvm() ? NR_JOBS : 2 * NR_JOBS,
+	for (enum how how = 0; how < NR_HOWS; how++)
+		add_tests(tests + how * NR_JOBS, jobs + how * NR_JOBS,
+			  names + how * NR_JOBS, how);
+	return _cmocka_run_group_tests("system", tests, on_kvm() ? NR_JOBS : NR_HOWS * NR_JOBS,
 				       NULL, NULL);
 }

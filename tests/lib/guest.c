@@ -28,6 +28,19 @@ static void on_end(void *dev, uint64_t off, unsigned len, uint64_t val)
 	g->vm.accel->vcpu_kick(&g->vm.vcpu[0]);
 }
 
+/* As a device does: not through the CPU's page tables. */
+static void on_dma(void *dev, uint64_t off, unsigned len, uint64_t val)
+{
+	struct guest *g = dev;
+	uint64_t dma[3] = { 0 };
+	uint8_t bytes[64];
+
+	mem_read(&g->vm.mem, G_DMA, dma, sizeof(dma));
+	dma[2] = MIN(dma[2], sizeof(bytes));
+	if (mem_read(&g->vm.mem, dma[0], bytes, dma[2]))
+		mem_write(&g->vm.mem, dma[1], bytes, dma[2]);
+}
+
 static void on_alarm(int sig)
 {
 	if (watched) {
@@ -123,16 +136,17 @@ static void translate_at_once(struct guest *g)
 
 struct guest *guest_new(const struct accel *accel, enum spec_engine engine)
 {
-	const struct bus_region end = { .name = "end", .base = G_PORT_END, .size = 1,
-					.min_len = 1, .max_len = 1, .write = on_end };
+	struct bus_region end = { .name = "end", .base = G_PORT_END, .size = 1,
+				  .min_len = 1, .max_len = 1, .write = on_end };
+	struct bus_region dma = { .name = "dma", .base = G_PORT_DMA, .size = 1,
+				  .min_len = 1, .max_len = 1, .write = on_dma };
 	struct guest *g = calloc(1, sizeof(*g));
-	struct bus_region r = end;
 	uint32_t can[CPUID_NR_WORDS];
 	struct err err = ERR_INIT;
 
 	if (!g)
 		return NULL;
-	r.dev = g;
+	end.dev = dma.dev = g;
 	g->state = aligned_alloc(64, ALIGN_UP(sizeof(*g->state), 64u));
 	g->vm.accel = accel;
 	g->vm.spec.engine = engine;
@@ -144,7 +158,8 @@ struct guest *guest_new(const struct accel *accel, enum spec_engine engine)
 	if (g->state && (!accel->probe || accel->probe(LIMIT_PROBE_MS, &err) == 0) &&
 	    cpu_model_init(&g->vm.model, "portable", can, 1000000, 1, &err) == 0 &&
 	    mem_init(&g->vm.mem, RAM_SIZE, -1, &err) == 0 &&
-	    bus_add(&g->vm.pio, &r, &err) == 0 && accel->vm_init(&g->vm, &err) == 0 &&
+	    bus_add(&g->vm.pio, &end, &err) == 0 && bus_add(&g->vm.pio, &dma, &err) == 0 &&
+	    accel->vm_init(&g->vm, &err) == 0 &&
 	    accel->mem_map(&g->vm, &err) == 0 &&
 	    accel->vcpu_init(&g->vm.vcpu[0], &err) == 0) {
 		translate_at_once(g);

@@ -15,6 +15,7 @@
 #define G_VARS		0x4000
 #define G_RECOVER	(G_VARS + 0)	/* where to go on after a fault; once */
 #define G_LOGPTR	(G_VARS + 8)
+#define G_DMA		(G_VARS + 16)	/* source, destination, length for G_PORT_DMA */
 #define G_HANDLERS	(G_VARS + 0x100)	/* by vector; 0: recover, or end */
 #define G_RUNTIME	0x5000
 #define G_PML4		0x8000
@@ -43,6 +44,7 @@
 #define G_SEL_ABSENT	0x40		/* a data segment that is not present */
 
 #define G_PORT_END	0xf4
+#define G_PORT_DMA	0xf5		/* a device copies memory */
 
 /* A record of the log. */
 #define G_REC_VECTOR	0
