@@ -256,7 +256,7 @@ static void set_allowed(struct lockstep *l)
 	l->allowed[ZYDIS_MNEMONIC_INVALID] = 0;
 }
 
-/* MOV to segment registers, to and from control and debug registers. */
+/* MOV to segment and control registers, to and from debug registers. */
 static bool is_system_move(const struct insn *i)
 {
 	unsigned k = 0;
@@ -264,7 +264,8 @@ static bool is_system_move(const struct insn *i)
 	while (k + 1u < i->len && (i->raw[k] == 0x66 || i->raw[k] == 0x67 ||
 				   (i->raw[k] & 0xf0) == 0x40))
 		k++;
-	return i->raw[k] == 0x8e || (i->raw[k] == 0x0f && (i->raw[k + 1] & 0xfc) == 0x20);
+	return i->raw[k] == 0x8e || (i->raw[k] == 0x0f && i->raw[k + 1] >= 0x21 &&
+				     i->raw[k + 1] <= 0x23);
 }
 
 static bool may_run(const struct lockstep *l, const struct insn *i)
