@@ -158,6 +158,13 @@ struct mn_mount {
 	const char *guest;	/* mount point below /mnt/ */
 };
 
+/* A live mount: the guest shares the directory with the host. */
+struct mn_live_mount {
+	const char *host;	/* directory */
+	const char *guest;	/* mount point */
+	bool readonly;
+};
+
 enum mn_accel { MN_ACCEL_AUTO, MN_ACCEL_KVM, MN_ACCEL_SOFT };
 
 struct mn_boot {
@@ -424,6 +431,11 @@ struct mn_resume {
 	uint64_t timeout_ms;		/* 0: 60000 */
 	mn_event_fn event;
 	void *event_arg;
+	const char *image;		/* archive; refused when the guest runs from another */
+	const struct mn_mount *mounts;	/* copied in once it runs: must be absent or empty */
+	size_t nr_mounts;
+	const struct mn_live_mount *live_mounts;	/* other directories for those it has */
+	size_t nr_live_mounts;
 };
 
 /* Both return when the guest's agent has made the VM itself. */

@@ -12,13 +12,15 @@ static int run(const void *v)
 	const struct opts *o = v;
 	MN_CONFIG(struct mn_resume, cfg);
 	struct mn_error err = { .code = MN_OK };
-	struct mn_port ports[RESUME_PORTS_MAX];
+	struct resume_lists lists;
 	struct mn_vm *source = NULL, *vm = NULL;
 	struct work w;
-	int ret = resume_fill(&o->resume, &cfg, ports);
+	int ret = resume_fill(&o->resume, &cfg, &lists);
 
-	if (ret)
+	if (ret) {
+		resume_lists_done(&lists);
 		return ret;
+	}
 	work_begin(&w);
 	cfg.out_dir = o->out_dir;
 	cfg.event = work_event;
@@ -27,6 +29,7 @@ static int run(const void *v)
 	if (!ret)
 		ret = mn_vm_fork(source, &cfg, &vm, &err);
 	mn_vm_free(source);
+	resume_lists_done(&lists);
 	return resume_end(&o->resume, ret, vm, &w, &err);
 }
 
@@ -39,7 +42,8 @@ const struct cmd cmd_fork = {
 			   "--detach the sibling's main command has this terminal, and machinen its exit\n"
 			   "status.",
 		.examples = "  machinen fork web -d\n"
-			    "  machinen fork web --new-name web/2 -d -p 3001:3000",
+			    "  machinen fork web --new-name web/2 -d -p 3001:3000\n"
+			    "  machinen fork web -d --mount ./case-7:/mnt/case",
 		.json = "ok, pid, name, phases{us}",
 		.args = (const struct opt_arg[]){
 			CMD_ARG_TARGET(struct opts),
@@ -47,6 +51,9 @@ const struct cmd cmd_fork = {
 		},
 		.opts = (const struct opt[]){
 			RESUME_OPTS,
+			{ .name = "mount", .kind = OPT_LIST, RESUME_OFF(mount),
+			  .meta = "HOST:GUEST", .words = OPT_WORDS_FILE,
+			  .help = "copy of a host directory at GUEST below /mnt/, which must be absent or empty, for the sibling alone; repeatable" },
 			{ .name = "out-dir", .kind = OPT_STRING, .meta = "DIR",
 			  .offset = offsetof(struct opts, out_dir), .words = OPT_WORDS_FILE,
 			  .help = "also keep a bundle of that instant" },

@@ -12,18 +12,21 @@ static int run(const void *v)
 	const struct opts *o = v;
 	MN_CONFIG(struct mn_resume, cfg);
 	struct mn_error err = { .code = MN_OK };
-	struct mn_port ports[RESUME_PORTS_MAX];
+	struct resume_lists lists;
 	struct mn_vm *vm = NULL;
 	struct work w;
-	int ret = resume_fill(&o->resume, &cfg, ports);
+	int ret = resume_fill(&o->resume, &cfg, &lists);
 
-	if (ret)
+	if (ret) {
+		resume_lists_done(&lists);
 		return ret;
+	}
 	work_begin(&w);
 	cfg.bundle = o->bundle;
 	cfg.event = work_event;
 	cfg.event_arg = &w;
 	ret = mn_restore(&cfg, &vm, &err);
+	resume_lists_done(&lists);
 	return resume_end(&o->resume, ret, vm, &w, &err);
 }
 

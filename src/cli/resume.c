@@ -3,6 +3,7 @@
 #include "cli/resume.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -53,34 +54,96 @@ int work_event(const struct mn_event *ev, void *work)
 	return came ? -EINTR : progress_event(ev, &w->progress);
 }
 
+static int fill_ports(const struct resume_opts *o, struct mn_resume *cfg,
+		      struct resume_lists *l)
+{
+	int ret = 0;
+
+	if (o->publish.nr > RESUME_MAX)
+		return out_usage_error(MN_BOOT_PORT_FORWARD_INVALID, o->json,
+				       "at most %d ports", RESUME_MAX);
+	for (unsigned i = 0; i < o->publish.nr && !ret; i++)
+		ret = port_parse(o->publish.v[i], &l->port[i], o->json);
+	cfg->ports = l->port;
+	cfg->nr_ports = o->publish.nr;
+	return ret;
+}
+
+static int pair(const struct resume_opts *o, struct resume_lists *l, const char *word,
+		const char **host, const char **guest)
+{
+	int ret = path_pair(word, MN_BOOT_MOUNT_INVALID, o->json, &l->text[l->nr_texts],
+			    host, guest);
+
+	if (!ret)
+		l->nr_texts++;
+	return ret;
+}
+
+/* HOST:GUEST[:rw|ro] */
+static int live_pair(const struct resume_opts *o, struct resume_lists *l,
+		     const char *word, struct mn_live_mount *m)
+{
+	size_t len = strlen(word);
+	char bare[PATH_MAX * 2];
+
+	if (len >= sizeof(bare))
+		return out_usage_error(MN_BOOT_MOUNT_INVALID, o->json, "too long a path");
+	memcpy(bare, word, len + 1);
+	m->readonly = len > 3 && !strcmp(word + len - 3, ":ro");
+	if (m->readonly || (len > 3 && !strcmp(word + len - 3, ":rw")))
+		bare[len - 3] = '\0';
+	return pair(o, l, bare, &m->host, &m->guest);
+}
+
+static int fill_mounts(const struct resume_opts *o, struct mn_resume *cfg,
+		       struct resume_lists *l)
+{
+	int ret = 0;
+
+	if (o->mount.nr > RESUME_MAX || o->mount_live.nr > RESUME_MAX)
+		return out_usage_error(MN_BOOT_MOUNT_INVALID, o->json,
+				       "at most %d mounts", RESUME_MAX);
+	for (unsigned i = 0; i < o->mount.nr && !ret; i++)
+		ret = pair(o, l, o->mount.v[i], &l->mount[i].host, &l->mount[i].guest);
+	for (unsigned i = 0; i < o->mount_live.nr && !ret; i++)
+		ret = live_pair(o, l, o->mount_live.v[i], &l->live[i]);
+	cfg->mounts = l->mount;
+	cfg->nr_mounts = o->mount.nr;
+	cfg->live_mounts = l->live;
+	cfg->nr_live_mounts = o->mount_live.nr;
+	return ret;
+}
+
 int resume_fill(const struct resume_opts *o, struct mn_resume *cfg,
-		struct mn_port *ports)
+		struct resume_lists *l)
 {
 	const char *accel = o->accel ? o->accel : getenv("MACHINEN_ACCEL");
+	int ret;
 
+	l->nr_texts = 0;
 	if (o->json && !o->detach)
 		return out_usage_error(MN_PARSE_FLAG_MALFORMED, true,
 				       "--json needs --detach: the output is the VM's console");
-	for (unsigned i = 0; i < o->publish.nr; i++) {
-		int ret = i == RESUME_PORTS_MAX ?
-			  out_usage_error(MN_BOOT_PORT_FORWARD_INVALID, o->json,
-					  "at most %d ports", RESUME_PORTS_MAX) :
-			  port_parse(o->publish.v[i], &ports[i], o->json);
-
-		if (ret)
-			return ret;
-	}
+	ret = fill_ports(o, cfg, l);
+	if (!ret)
+		ret = fill_mounts(o, cfg, l);
 	cfg->name = o->name;
+	cfg->image = o->image;
 	cfg->cwd = o->cwd;
 	cfg->env = o->env.nr ? o->env.v : NULL;
 	cfg->memory_mib = o->memory;
 	cfg->accel = !accel || !strcmp(accel, "auto") ? MN_ACCEL_AUTO :
 		     !strcmp(accel, "kvm") ? MN_ACCEL_KVM : MN_ACCEL_SOFT;
-	cfg->ports = ports;
-	cfg->nr_ports = o->publish.nr;
 	cfg->detach = o->detach;
 	cfg->timeout_ms = o->timeout * 1000;
-	return 0;
+	return ret;
+}
+
+void resume_lists_done(struct resume_lists *l)
+{
+	while (l->nr_texts)
+		free(l->text[--l->nr_texts]);
 }
 
 /*

@@ -5,14 +5,14 @@
 
 #include "cli/cmd.h"
 
-#define RESUME_PORTS_MAX 64
+#define RESUME_MAX 64	/* of ports, and of mounts of either kind */
 
-/* First in the struct of a command's options. */
 struct work;
 
+/* First in the struct of a command's options. */
 struct resume_opts {
-	const char *name, *cwd, *accel;
-	struct opt_list env, publish;
+	const char *name, *image, *cwd, *accel;
+	struct opt_list env, publish, mount, mount_live;
 	uint64_t memory, timeout;
 	bool detach, json;
 };
@@ -22,6 +22,12 @@ struct resume_opts {
 	{ .name = "name", .kind = OPT_STRING, RESUME_OFF(name), .meta = "NAME", \
 	  .alias = "new-name", .help = "registered name of the new VM", \
 	  .def = "SOURCE/PID" }, \
+	{ .name = "image", .kind = OPT_STRING, RESUME_OFF(image), .meta = "IMAGE", \
+	  .words = OPT_WORDS_FILE, \
+	  .help = "only if the guest runs from this archive", .def = "any" }, \
+	{ .name = "mount-live", .kind = OPT_LIST, RESUME_OFF(mount_live), \
+	  .meta = "HOST:GUEST[:rw|ro]", .words = OPT_WORDS_FILE, \
+	  .help = "another directory for a live mount that the guest has; repeatable" }, \
 	{ .name = "publish", .letter = 'p', .kind = OPT_LIST, RESUME_OFF(publish), \
 	  .meta = "[ADDR:]HOST:GUEST[/tcp|udp]", \
 	  .help = "port forward; none are inherited; repeatable" }, \
@@ -55,9 +61,19 @@ json_t *work_end(struct work *w);
 /* 128 + N when signal N came since work_begin(), else 0. */
 int work_signal(void);
 
-/* Options to configuration; 0 or an exit status.  ports holds RESUME_PORTS_MAX. */
+/* What a configuration borrows. */
+struct resume_lists {
+	struct mn_port port[RESUME_MAX];
+	struct mn_mount mount[RESUME_MAX];
+	struct mn_live_mount live[RESUME_MAX];
+	char *text[2 * RESUME_MAX];	/* owned */
+	unsigned nr_texts;
+};
+
+/* Options to configuration; 0 or an exit status.  l is to be _done in any case. */
 int resume_fill(const struct resume_opts *o, struct mn_resume *cfg,
-		struct mn_port *ports);
+		struct resume_lists *l);
+void resume_lists_done(struct resume_lists *l);
 /*
  * How both commands end, by what the library returned: the VM is shown, joined or
  * left running, or the error printed.  Ends w; vm is taken over.  The exit status.

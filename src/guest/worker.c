@@ -10,6 +10,7 @@
  */
 #include "guest/worker.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -308,11 +309,32 @@ static int put_target(struct worker *w, const struct doc *d, char *out,
 	return n < (int)size ? 0 : worker_fail(w, ENAMETOOLONG, path);
 }
 
+/* Nothing is there, or a directory with nothing in it. */
+static bool is_empty(const char *path)
+{
+	struct dirent *e;
+	bool empty = true;
+	struct stat st;
+	DIR *dir;
+
+	if (lstat(path, &st))
+		return errno == ENOENT;
+	dir = S_ISDIR(st.st_mode) ? opendir(path) : NULL;
+	if (!dir)
+		return false;
+	while ((e = readdir(dir)))
+		empty &= !strcmp(e->d_name, ".") || !strcmp(e->d_name, "..");
+	closedir(dir);
+	return empty;
+}
+
 static int op_put(struct worker *w, const struct doc *d)
 {
 	char root[PATH_MAX];
 	int r = put_target(w, d, root, sizeof(root));
 
+	if (!r && flag_of(d, "empty") && !is_empty(root))
+		r = worker_fail(w, ENOTEMPTY, root);
 	if (!r)
 		r = tar_read(w, root);
 	if (!r)

@@ -166,23 +166,14 @@ static int finish_put(struct stream *s)
 
 /* --- directories ---------------------------------------------------------- */
 
-static int push(struct mn_vm *vm, const char *host, const char *guest,
-		const struct mn_copy *cfg, struct err *err)
+/* What lies at host goes where the request (stolen) says. */
+static int put(struct mn_vm *vm, const char *host, json_t *req,
+	       const struct mn_copy *cfg, struct err *err)
 {
-	char full[PATH_MAX], copy[PATH_MAX];
 	struct archive *a;
 	struct stream *s;
-	struct stat st;
-	int ret;
+	int ret = open_stream(vm, &s, cfg, req, NULL, err);
 
-	/* a link that is named means what it points to, as with cp */
-	if (!realpath(host, full) || stat(full, &st) < 0)
-		return err_code(err, ERR_FILES_HOST_NOT_FOUND, errno, "%s: %s", host,
-				strerror(errno));
-	snprintf(copy, sizeof(copy), "%s", full);
-	ret = open_stream(vm, &s, cfg, json_pack("{s:s, s:s, s:s, s:b}", "op", "put",
-						 "path", guest, "name", basename(copy),
-						 "parents", cfg->parents), NULL, err);
 	if (ret)
 		return ret;
 	a = archive_write_new();
@@ -194,12 +185,45 @@ static int push(struct mn_vm *vm, const char *host, const char *guest,
 	    archive_write_open(a, s, NULL, on_write, NULL) < ARCHIVE_WARN)
 		ret = err_set(err, ENOMEM, "out of memory");
 	if (!ret)
-		ret = copy_pack(a, full, err);
+		ret = copy_pack(a, host, err);
 	archive_write_free(a);
 	if (!ret)
 		ret = finish_put(s);
 	close_stream(s);
 	return ret;
+}
+
+/* A link that is named means what it points to, as with cp. */
+static int host_path(const char *host, char full[PATH_MAX], struct err *err)
+{
+	return realpath(host, full) ? 0 :
+	       err_code(err, ERR_FILES_HOST_NOT_FOUND, errno, "%s: %s", host,
+			strerror(errno));
+}
+
+static int push(struct mn_vm *vm, const char *host, const char *guest,
+		const struct mn_copy *cfg, struct err *err)
+{
+	char full[PATH_MAX], copy[PATH_MAX];
+	int ret = host_path(host, full, err);
+
+	if (ret)
+		return ret;
+	memcpy(copy, full, sizeof(copy));
+	return put(vm, full, json_pack("{s:s, s:s, s:s, s:b}", "op", "put", "path", guest,
+				       "name", basename(copy), "parents", cfg->parents),
+		   cfg, err);
+}
+
+int copy_mount(struct mn_vm *vm, const char *host, const char *guest,
+	       const struct mn_copy *cfg, struct err *err)
+{
+	char full[PATH_MAX];
+	int ret = host_path(host, full, err);
+
+	return ret ? ret : put(vm, full, json_pack("{s:s, s:s, s:b, s:b}", "op", "put",
+						   "path", guest, "parents", 1, "empty", 1),
+			       cfg, err);
 }
 
 /* Where a copy goes: into a directory that is there, else under its own name. */

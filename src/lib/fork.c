@@ -29,6 +29,7 @@
 
 struct forking {
 	struct booting b;
+	const struct mn_resume *cfg;	/* borrowed */
 	struct mn_vm *source;		/* borrowed */
 	char past[REG_NAME_MAX + 1];
 	char seal[SPEC_MAX_DISKS][48];	/* names in the source's directory */
@@ -66,6 +67,15 @@ static int check_memory(struct booting *b)
 			(unsigned long long)total / 1024);
 }
 
+/* How the sibling says whose it is. */
+static void name_source(const struct reg_vm *from, char name[REG_NAME_MAX + 1])
+{
+	if (*from->name)
+		memcpy(name, from->name, REG_NAME_MAX + 1);
+	else
+		snprintf(name, REG_NAME_MAX + 1, "%d", from->id.pid);
+}
+
 static int take_identity(struct booting *b)
 {
 	struct forking *f = of(b);
@@ -82,14 +92,26 @@ static int take_identity(struct booting *b)
 	memcpy(reg->kernel, from->kernel, sizeof(reg->kernel));
 	memcpy(reg->kernel_sha256, from->kernel_sha256, sizeof(reg->kernel_sha256));
 	memcpy(reg->accel, from->accel, sizeof(reg->accel));
-	if (*from->name)
-		memcpy(reg->forked_from, from->name, sizeof(reg->forked_from));
-	else
-		snprintf(reg->forked_from, sizeof(reg->forked_from), "%d", from->id.pid);
+	name_source(from, reg->forked_from);
 	reg->memory_mib = from->memory_mib;
 	reg->cpus = from->cpus;
 	b->spec.net = true;	/* for the check of forwards: the VMM knows better */
 	return resume_check(b);
+}
+
+/* Those without another directory are shared with the source: the VMM does that. */
+static int live_mounts(struct booting *b)
+{
+	json_t *status = NULL;
+	int ret;
+
+	if (!of(b)->cfg->nr_live_mounts)
+		return 0;
+	ret = vm_ctl(of(b)->source, json_pack("{s:s}", "op", "status"), &status, b->err);
+	if (!ret)
+		spec_fs_parse(&b->spec, status, b->err);
+	json_decref(status);
+	return b->err->num ? -b->err->num : resume_live_mounts(b, of(b)->cfg);
 }
 
 static int add_layers(struct booting *b, const char *id)
@@ -156,7 +178,8 @@ static json_t *changes(struct booting *b)
 	for (unsigned i = 0; i < s->nr_ports; i++)
 		json_array_append_new(ports, spec_port_print(&s->port[i]));
 	net = json_pack("{s:s, s:o}", "mac", mac, "ports", ports);
-	return json_pack("{s:s?, s:s, s:o}", "name", s->name, "vmgenid", id, "net", net);
+	return json_pack("{s:s?, s:s, s:o, s:o*}", "name", s->name, "vmgenid", id, "net",
+			 net, "fs", s->nr_fs ? spec_fs_print(s) : NULL);
 }
 
 static int ask(struct booting *b, json_t **answer)
@@ -232,7 +255,10 @@ static int let_go(struct booting *b)
 
 static const struct boot_step steps[] = {
 	{ NULL, take_identity },
+	{ NULL, resume_check_image },
+	{ NULL, live_mounts },
 	{ NULL, boot_check_ports },
+	{ NULL, boot_check_mounts },
 	{ NULL, check_memory },
 	{ NULL, boot_settle },
 	{ "registry", boot_enter },
@@ -243,12 +269,13 @@ static const struct boot_step steps[] = {
 	{ "vmm", boot_wait_ready },
 	{ NULL, let_go },
 	{ "thaw", resume_thaw },
+	{ "mounts", resume_mounts },
 };
 
 static int fork_vm(struct mn_vm *source, const struct mn_resume *cfg,
 		   struct mn_vm **vm, struct err *err)
 {
-	struct forking f = { .b.err = err, .source = source, .making = -1 };
+	struct forking f = { .b.err = err, .cfg = cfg, .source = source, .making = -1 };
 	struct mn_boot boot;
 	int ret;
 
@@ -272,10 +299,12 @@ static int fork_through(struct mn_vm *source, const struct mn_resume *cfg,
 				    .event_arg = cfg->event_arg };
 	struct mn_snapshotted got = { .size = sizeof(got) };
 	struct mn_resume resume = *cfg;
+	char name[REG_NAME_MAX + 1];
 	int ret = snapshot_vm(source, &shot, &got, err);
 
 	resume.bundle = got.path;
-	return ret ? ret : restore_vm(&resume, vm, err);
+	name_source(&source->reg, name);
+	return ret ? ret : restore_vm(&resume, name, vm, err);
 }
 
 int mn_vm_fork(struct mn_vm *source, const struct mn_resume *cfg,

@@ -23,6 +23,8 @@
 
 struct restoring {
 	struct booting b;
+	const struct mn_resume *cfg;	/* borrowed */
+	const char *forked_from;	/* likewise */
 	struct bundle bundle;
 	char past[REG_NAME_MAX + 1];
 };
@@ -56,6 +58,7 @@ static int take_identity(struct booting *b)
 		 json_str_opt(kernel, "version", "", NULL));
 	snprintf(reg->kernel_sha256, sizeof(reg->kernel_sha256), "%s",
 		 json_str_opt(kernel, "sha256", "", NULL));
+	snprintf(reg->forked_from, sizeof(reg->forked_from), "%s", r->forked_from);
 	reg->memory_mib = b->spec.memory_mib;
 	reg->cpus = b->spec.cpus;
 	return resume_check(b);
@@ -109,9 +112,25 @@ static int restore_disks(struct booting *b)
 								  "lineage"));
 }
 
+/* A bundle knows directories of no host: each live mount has to be given one. */
+static int live_mounts(struct booting *b)
+{
+	int ret = resume_live_mounts(b, of(b)->cfg);
+
+	for (unsigned i = 0; !ret && i < b->spec.nr_fs; i++)
+		if (spec_fds_get(&b->fds, "fs.%s", b->spec.fs[i].id) < 0)
+			ret = err_code(b->err, ERR_BOOT_MOUNT_HOST_NOT_FOUND, ENOENT,
+				       "the guest has a live mount on %.200s; say --mount-live HOST:%.200s",
+				       b->spec.fs[i].guest, b->spec.fs[i].guest);
+	return ret;
+}
+
 static const struct boot_step steps[] = {
 	{ NULL, take_identity },
+	{ NULL, resume_check_image },
+	{ NULL, live_mounts },
 	{ NULL, boot_check_ports },
+	{ NULL, boot_check_mounts },
 	{ NULL, boot_find_vmm },
 	{ NULL, boot_settle },
 	{ "registry", boot_enter },
@@ -120,6 +139,7 @@ static const struct boot_step steps[] = {
 	{ "spawn", boot_launch },
 	{ "vmm", boot_wait_ready },
 	{ "thaw", resume_thaw },
+	{ "mounts", resume_mounts },
 };
 
 /* What the launch spec has from the bundle; the rest is the new VM's own. */
@@ -137,10 +157,11 @@ static void take_spec(struct booting *b, struct spec *from)
 	b->spec.name = NULL;
 }
 
-int restore_vm(const struct mn_resume *cfg, struct mn_vm **vm, struct err *err)
+int restore_vm(const struct mn_resume *cfg, const char *forked_from, struct mn_vm **vm,
+	       struct err *err)
 {
 	uint64_t since = io_now_ns();
-	struct restoring r = { .b.err = err };
+	struct restoring r = { .b.err = err, .cfg = cfg, .forked_from = forked_from };
 	struct mn_boot boot;
 	int ret;
 
@@ -170,6 +191,6 @@ int mn_restore(const struct mn_resume *cfg, struct mn_vm **vm, struct mn_error *
 	if (!ret && !own.bundle)
 		ret = err_code(&e, ERR_BOOT_SNAPSHOT_NOT_FOUND, EINVAL, "no bundle was named");
 	if (!ret)
-		ret = restore_vm(&own, vm, &e);
+		ret = restore_vm(&own, "", vm, &e);
 	return lib_return(err, &e, ret);
 }

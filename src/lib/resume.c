@@ -30,7 +30,8 @@ void resume_config(const struct mn_resume *cfg, struct mn_boot *boot)
 		.cwd = cfg->cwd, .memory_mib = cfg->memory_mib, .accel = cfg->accel,
 		.ports = cfg->ports, .nr_ports = cfg->nr_ports, .detach = cfg->detach,
 		.timeout_ms = cfg->timeout_ms, .event = cfg->event,
-		.event_arg = cfg->event_arg,
+		.event_arg = cfg->event_arg, .image = cfg->image,
+		.mounts = cfg->mounts, .nr_mounts = cfg->nr_mounts,
 	};
 }
 

@@ -34,12 +34,21 @@ json_t *resume_lineage(const struct mn_vm *vm, const char *event);
 /* Writes it into a VM's directory. */
 int resume_keep_lineage(struct booting *b, const json_t *list);
 
-/* The last step: the agent makes the VM itself. */
+/* The agent makes the VM itself. */
 int resume_thaw(struct booting *b);
+
+/* resume_mounts.c.  The copy mounts, by the agent: the last step. */
+int resume_mounts(struct booting *b);
+/* Roles for what b->spec.fs has another directory for; BOOT_LIVE_MOUNT_OVERRIDE_UNKNOWN. */
+int resume_live_mounts(struct booting *b, const struct mn_resume *cfg);
+/* The image that was named is that which the guest runs from. */
+int resume_check_image(struct booting *b);
 
 /* Like the public calls; cfg has its full size. */
 int snapshot_vm(struct mn_vm *vm, const struct mn_snapshot *cfg,
 		struct mn_snapshotted *out, struct err *err);
-int restore_vm(const struct mn_resume *cfg, struct mn_vm **vm, struct err *err);
+/* forked_from: the VM of which the bundle was just made, or "". */
+int restore_vm(const struct mn_resume *cfg, const char *forked_from, struct mn_vm **vm,
+	       struct err *err);
 
 #endif

@@ -33,6 +33,10 @@ int vm_log_tail(int dir, const char *name, unsigned lines, size_t max,
 /* How it ended, from exit.json: appended as words; "" when it does not say. */
 void vm_end_words(int dir, struct buf *out);
 
+/* files.c: a host directory becomes guest, which must be absent or empty. */
+int copy_mount(struct mn_vm *vm, const char *host, const char *guest,
+	       const struct mn_copy *cfg, struct err *err);
+
 /* sockets.c: Unix sockets in a directory of any depth. */
 int socket_listen(int dir, const char *name, int type, struct err *err);
 int socket_connect(int dir, const char *name, int type, struct err *err);

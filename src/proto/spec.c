@@ -190,7 +190,7 @@ static void parse_disks(struct spec *s, const json_t *o, struct err *err)
 	}
 }
 
-static void parse_fs(struct spec *s, const json_t *o, struct err *err)
+void spec_fs_parse(struct spec *s, const json_t *o, struct err *err)
 {
 	json_t *list = parse_list(o, "fs", SPEC_MAX_FS, err), *j;
 	size_t i;
@@ -309,7 +309,7 @@ static int parse_spec(struct spec *s, const json_t *o, struct err *err)
 	s->has_initrd = json_bool_opt(o, "initrd", false, err);
 	s->restore = json_bool_opt(o, "restore", false, err);
 	parse_disks(s, o, err);
-	parse_fs(s, o, err);
+	spec_fs_parse(s, o, err);
 	parse_net(s, o, err);
 	s->vsock_cid = json_int_opt(o, "vsock_cid", 3, UINT32_MAX - 1, 3, err);
 	parse_hex(o, "vmgenid", 0, s->vmgenid, sizeof(s->vmgenid), err);
@@ -383,7 +383,7 @@ static json_t *print_disks(const struct spec *s)
 	return checked(list, lost);
 }
 
-static json_t *print_fs(const struct spec *s)
+json_t *spec_fs_print(const struct spec *s)
 {
 	json_t *list = json_array();
 	int lost = 0;
@@ -437,7 +437,7 @@ json_t *spec_to_json(const struct spec *s)
 		{ "initrd", json_boolean(s->has_initrd) },
 		{ "restore", json_boolean(s->restore) },
 		{ "disks", print_disks(s) },
-		{ "fs", print_fs(s) },
+		{ "fs", spec_fs_print(s) },
 		{ "net", s->net ? print_net(s) : json_null() },
 		{ "vsock_cid", json_integer(s->vsock_cid) },
 		{ "vmgenid", hex(s->vmgenid, sizeof(s->vmgenid), 0) },

@@ -108,6 +108,9 @@ int spec_parse_json(struct spec *s, const json_t *o, struct err *err);
 int spec_print(const struct spec *s, struct buf *out);
 json_t *spec_to_json(const struct spec *s);
 
+/* The list "fs" of an object, into an empty one; err is not NULL. */
+void spec_fs_parse(struct spec *s, const json_t *o, struct err *err);
+json_t *spec_fs_print(const struct spec *s);
 /* One port forward; *p is to be freed (host_addr) also after an error, which is
  * recorded in err (not NULL) unless one is already. */
 void spec_port_parse(struct spec_port *p, const json_t *j, struct err *err);

@@ -52,14 +52,15 @@ static void op_status(struct ctl_req *req)
 		json_array_append_new(disks, json_pack("{s:s, s:i, s:b}", "id",
 			vm->spec.disk[i].id, "layers", vm->spec.disk[i].nr_layers,
 			"readonly", vm->spec.disk[i].readonly));
-	o = json_pack("{s:s, s:s, s:I, s:i, s:{s:I, s:o}, s:o, s:o, s:b, s:o}",
+	o = json_pack("{s:s, s:s, s:I, s:i, s:{s:I, s:o}, s:o, s:o, s:o, s:b, s:o}",
 		      "state", vm->paused ? "paused" : "running",
 		      "accel", vm->accel->name,
 		      "uptime_ms", (json_int_t)(up / 1000000),
 		      "cpus", vm->nr_vcpus,
 		      "memory", "ceiling_mib", (json_int_t)vm->spec.memory_mib,
 				"guest", guest_memory(vm),
-		      "ports", ports_to_json(vm), "disks", disks, "merging", vm->merge != NULL,
+		      "ports", ports_to_json(vm), "disks", disks, "fs", spec_fs_print(&vm->spec),
+		      "merging", vm->merge != NULL,
 		      "counters", counters);
 	ctl_ok(req, o);
 }
