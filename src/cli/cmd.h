@@ -61,6 +61,7 @@ struct progress {
 	bool tty;		/* stderr is a terminal */
 	bool phases;		/* also tell each phase's time */
 	bool shown;		/* a line is to be erased */
+	uint64_t when;		/* ns; of the last amount that was shown */
 };
 
 void progress_init(struct progress *p);

@@ -44,7 +44,7 @@ const struct cmd cmd_fork = {
 		.examples = "  machinen fork web -d\n"
 			    "  machinen fork web --new-name web/2 -d -p 3001:3000\n"
 			    "  machinen fork web -d --mount ./case-7:/mnt/case",
-		.json = "ok, pid, name, phases{us}",
+		.json = "ok, pid, name, phases (microseconds by name, and total)",
 		.args = (const struct opt_arg[]){
 			CMD_ARG_TARGET(struct opts),
 			{ .name = NULL },

@@ -39,7 +39,7 @@ const struct cmd cmd_restore = {
 			   "VM's main command has this terminal, and machinen its exit status.",
 		.examples = "  machinen restore ./web.snap -d -p 3000:3000\n"
 			    "  machinen restore ./web.snap -d --name web/2",
-		.json = "ok, pid, name, phases{us}",
+		.json = "ok, pid, name, phases (microseconds by name, and total)",
 		.args = (const struct opt_arg[]){
 			{ .name = "BUNDLE", .offset = offsetof(struct opts, bundle),
 			  .help = "directory that machinen snapshot wrote",

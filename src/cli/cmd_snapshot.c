@@ -66,7 +66,7 @@ const struct cmd cmd_snapshot = {
 			   "in any case, after a pause of milliseconds.",
 		.examples = "  machinen snapshot web ./web.snap\n"
 			    "  machinen snapshot web ./backup --keep-alive",
-		.json = "ok, dry_run, path, pid, stopped, bytes, memory_bytes, phases{us}",
+		.json = "ok, dry_run, path, pid, stopped, bytes, memory_bytes, phases (microseconds by name, and total)",
 		.args = (const struct opt_arg[]){
 			CMD_ARG_TARGET(struct opts),
 			{ .name = "OUTDIR", .offset = offsetof(struct opts, dir),

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "base/buf.h"
+#include "base/io.h"
 #include "base/json.h"
 #include "cli/cmd.h"
 
@@ -131,6 +132,8 @@ void out_duration(char *to, size_t size, uint64_t ms)
 			 (unsigned)(s / 3600 % 24));
 }
 
+#define PROGRESS_NS 50000000ull	/* between two looks of a reader */
+
 /* --- progress ------------------------------------------------------------- */
 
 void progress_init(struct progress *p)
@@ -158,6 +161,9 @@ int progress_event(const struct mn_event *ev, void *arg)
 		show(p, ev->name);
 		break;
 	case MN_EVENT_PROGRESS:
+		if (io_now_ns() < p->when + PROGRESS_NS)
+			break;
+		p->when = io_now_ns();
 		out_bytes(done, sizeof(done), ev->done);
 		out_bytes(total, sizeof(total), ev->total);
 		snprintf(text, sizeof(text), ev->total ? "%s: %s of %s" :

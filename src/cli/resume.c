@@ -10,6 +10,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/io.h"
+
 #define POWEROFF_MS 10000	/* for a guest whose command has ended */
 
 static volatile sig_atomic_t came;
@@ -26,6 +28,7 @@ void work_begin(struct work *w)
 
 	progress_init(&w->progress);
 	w->phases = json_object();
+	w->begun = io_now_ns();
 	came = 0;
 	sigaction(SIGINT, &sa, NULL);
 	sigaction(SIGTERM, &sa, NULL);
@@ -33,6 +36,8 @@ void work_begin(struct work *w)
 
 json_t *work_end(struct work *w)
 {
+	json_object_set_new(w->phases, "total",
+			    json_integer((json_int_t)((io_now_ns() - w->begun) / 1000)));
 	progress_end(&w->progress);
 	signal(SIGINT, SIG_DFL);
 	signal(SIGTERM, SIG_DFL);

@@ -52,11 +52,12 @@ struct resume_opts {
 struct work {
 	struct progress progress;
 	json_t *phases;		/* owned: name → microseconds */
+	uint64_t begun;		/* CLOCK_MONOTONIC ns */
 };
 
 void work_begin(struct work *w);
 int work_event(const struct mn_event *ev, void *work);
-/* Ends the bar and gives signals back; the phases are the caller's. */
+/* Ends the bar, gives signals back, adds "total"; the phases are the caller's. */
 json_t *work_end(struct work *w);
 /* 128 + N when signal N came since work_begin(), else 0. */
 int work_signal(void);

@@ -76,7 +76,8 @@ int bundle_sum_pages(int fd, char hex[BUNDLE_SUM_LEN],
 		     int (*step)(void *arg, uint64_t done), void *arg);
 
 /* bundle_seen.c: the same of a base disk, which never changes: read once. */
-int bundle_sum_base(int fd, char hex[BUNDLE_SUM_LEN]);
+int bundle_sum_base(int fd, char hex[BUNDLE_SUM_LEN],
+		    int (*step)(void *arg, uint64_t done), void *arg);
 
 /* --- bundle_write.c: making one -------------------------------------------- */
 
@@ -85,6 +86,8 @@ struct bundle_w {
 	char tmp[NAME_MAX + 1];	/* in the same directory; "" when there is none */
 	int parent, dir;	/* owned */
 	json_t *files;		/* owned */
+	mn_event_fn event;	/* told of copies; may end them; or NULL */
+	void *event_arg;
 };
 
 #define BUNDLE_W_INIT { .parent = -1, .dir = -1 }

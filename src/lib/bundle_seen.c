@@ -59,7 +59,8 @@ static bool settled(const struct stat *st)
 	       now.tv_nsec - st->st_mtim.tv_nsec >= RACY_NS;
 }
 
-int bundle_sum_base(int fd, char hex[BUNDLE_SUM_LEN])
+int bundle_sum_base(int fd, char hex[BUNDLE_SUM_LEN],
+		    int (*step)(void *arg, uint64_t done), void *arg)
 {
 	char key[BUNDLE_SUM_LEN], after[BUNDLE_SUM_LEN];
 	struct err none = ERR_INIT;
@@ -70,7 +71,7 @@ int bundle_sum_base(int fd, char hex[BUNDLE_SUM_LEN])
 	if (!ret && dir >= 0 && recall(dir, key, hex))
 		return 0;
 	if (!ret)
-		ret = bundle_sum_pages(fd, hex, NULL, NULL);
+		ret = bundle_sum_pages(fd, hex, step, arg);
 	/* failing to remember costs time alone */
 	if (!ret && dir >= 0 && settled(&st) && !identity(fd, &st, after) &&
 	    !strcmp(key, after))

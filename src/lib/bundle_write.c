@@ -28,7 +28,9 @@
 #include "lib/bundle.h"
 #include "lib/lib.h"
 
-#define SMALL_MAX (64u << 20)
+#define SMALL_MAX  (64u << 20)
+#define COPY_CHUNK (16u << 20)	/* between two looks whether the caller still waits */
+#define COPY_BYTES (1u << 20)	/* at once, through memory */
 
 /* --- beginning ------------------------------------------------------------ */
 
@@ -144,28 +146,69 @@ int bundle_create(struct bundle_w *w, const char *name, struct err *err)
 	return fd < 0 ? lib_host_err(err, -errno, w->path, "cannot write to") : fd;
 }
 
-/* Data only: holes stay holes. */
-static int copy_data(int from, int to)
+/* By hand: between file systems of different kinds the kernel does not copy. */
+static ssize_t copy_bytes(int from, int to, off_t at, size_t len)
 {
+	char *data = malloc(len);
+	ssize_t n = data ? io_pread_full(from, data, len, at) : -ENOMEM;
+	int ret = n > 0 ? io_pwrite_full(to, data, (size_t)n, (uint64_t)at) : 0;
+
+	free(data);
+	return ret ? ret : n;
+}
+
+/* How many bytes were copied, or -errno. */
+static ssize_t copy_some(int from, int to, off_t at, size_t len)
+{
+	off_t in = at, out = at;
+	ssize_t n = copy_file_range(from, &in, to, &out, len, 0);
+
+	if (n >= 0)
+		return n;
+	return errno == EXDEV || errno == EOPNOTSUPP || errno == EINVAL || errno == ENOSYS ?
+	       copy_bytes(from, to, at, MIN(len, (size_t)COPY_BYTES)) : -errno;
+}
+
+/* One stretch without a hole. */
+static int copy_run(const struct bundle_w *w, int from, int to, off_t at, off_t end,
+		    uint64_t *done)
+{
+	while (at < end) {
+		ssize_t n = copy_some(from, to, at,
+				      MIN((size_t)(end - at), (size_t)COPY_CHUNK));
+		int ret;
+
+		if (n <= 0)
+			return n ? (int)n : -EIO;
+		at += n;
+		*done += (uint64_t)n;
+		ret = lib_progress(w->event, w->event_arg, "copying a disk", *done, 0);
+		if (ret)
+			return ret;
+	}
+	return 0;
+}
+
+/* Data only: holes stay holes. */
+static int copy_data(const struct bundle_w *w, int from, int to)
+{
+	uint64_t done = 0;
 	off_t size = lseek(from, 0, SEEK_END), at = 0;
 
 	if (size < 0 || ftruncate(to, size) < 0)
 		return -errno;
 	for (;;) {
-		off_t in = lseek(from, at, SEEK_DATA), out;
+		off_t in = lseek(from, at, SEEK_DATA);
 		off_t end = in < 0 ? -1 : lseek(from, in, SEEK_HOLE);
+		int ret;
 
 		if (in < 0)
 			return errno == ENXIO ? 0 : -errno;
 		if (end < 0)
 			return -errno;
-		for (out = in; in < end; ) {
-			ssize_t n = copy_file_range(from, &in, to, &out,
-						    (size_t)(end - in), 0);
-
-			if (n <= 0)
-				return n ? -errno : -EIO;
-		}
+		ret = copy_run(w, from, to, in, end, &done);
+		if (ret)
+			return ret;
 		at = end;
 	}
 }
@@ -182,7 +225,7 @@ static int put_content(struct bundle_w *w, const char *name, int fd)
 	to = openat(w->dir, name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
 	if (to < 0)
 		return -errno;
-	ret = ioctl(to, FICLONE, fd) ? copy_data(fd, to) : 0;
+	ret = ioctl(to, FICLONE, fd) ? copy_data(w, fd, to) : 0;
 	io_close(to);
 	return ret;
 }

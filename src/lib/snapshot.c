@@ -175,6 +175,13 @@ static int add_seal(struct shot *s, const char *id)
 	return add_role(s, fd, role);
 }
 
+static int on_digest(void *arg, uint64_t done)
+{
+	struct shot *s = arg;
+
+	return lib_progress(s->cfg->event, s->cfg->event_arg, "reading disks", done, 0);
+}
+
 static int keep_sum(struct shot *s, const char *id, unsigned k, int fd)
 {
 	char key[40], sum[BUNDLE_SUM_LEN];
@@ -184,7 +191,8 @@ static int keep_sum(struct shot *s, const char *id, unsigned k, int fd)
 
 	if (ret)
 		return ret;
-	ret = k ? bundle_sum_pages(fd, sum, NULL, NULL) : bundle_sum_base(fd, sum);
+	ret = k ? bundle_sum_pages(fd, sum, on_digest, s) :
+		  bundle_sum_base(fd, sum, on_digest, s);
 	snprintf(key, sizeof(key), "%.19s.%u", id, k);
 	if (ret)
 		return err_set(s->err, -ret, "cannot read disk %s: %s", id, strerror(-ret));
@@ -381,6 +389,8 @@ static int shoot(struct shot *s, struct mn_snapshotted *out)
 	int ret = bundle_begin(&s->w, s->cfg->dir, !s->cfg->dry_run, s->err);
 
 	snprintf(out->path, sizeof(out->path), "%s", s->w.path);
+	s->w.event = s->cfg->event;
+	s->w.event_arg = s->cfg->event_arg;
 	if (ret || s->cfg->dry_run)
 		return ret;
 	layers_before(s->vm, s->cfg->event, s->cfg->event_arg);

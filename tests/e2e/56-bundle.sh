@@ -76,6 +76,20 @@ is "so do the parts" "$(jq '([.parts[].on_disk] | add) == .bytes and
 is "lineage" "$(jq -r '.lineage[-1] | .event, .name, .pid' <<<"$out" | paste -sd' ')" \
 	"snapshot src $(machinen inspect src --json | jq .pid)"
 
+# no link and no clone leads to another file system: the bundle has copies
+if [ "$(stat -c %d /dev/shm)" != "$(stat -c %d "$scratch")" ]; then
+	away=$(mktemp -d /dev/shm/machinen-test.XXXXXX)
+	trap 'rm -rf "$away"; cleanup' EXIT
+	run machinen snapshot m "$away/b"
+	is "a bundle on another file system" "$status $err" "0 "
+	run machinen inspect "$away/b" --verify --json
+	is "nothing of it is shared" "$(jq '.linked, .restorable.here' <<<"$out" | paste -sd' ')" \
+		"0 true"
+	machinen restore "$away/b" -d --name away >/dev/null
+	is "it resumes" "$(in_vm away 'cat /mnt/new/a')" three
+	rm -rf "$away"
+fi
+
 cp -r "$bundle" "$scratch/bad"
 why() { # of $scratch/bad, with a meta.json changed by jq
 	jq "$1" "$bundle/meta.json" | digest >"$scratch/bad/meta.json"
