@@ -8,5 +8,5 @@ bench-cpu: all tools
 	@O=$(O) tests/bench/cpu
 
 .PHONY: bench-snapshot
-bench-snapshot: all
+bench-snapshot: all $(O)/tests/bench/net_guest tools
 	@O=$(O) tests/bench/snapshot
