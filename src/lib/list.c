@@ -193,7 +193,7 @@ static int list_one(const struct reg_vm *vm, enum proc_state state, void *arg)
 	struct walk *w = arg;
 
 	if (state != PROC_LIVE) {
-		registry_remove(w->r, vm);
+		registry_remove(w->r, vm);	/* if it is dead */
 		return 0;
 	}
 	fill(&st, vm);

@@ -56,6 +56,7 @@ static int read_stat(pid_t pid, char *state, uint64_t *start)
 	return 0;
 }
 
+/* Empty when it cannot be read. */
 static void read_boot(char boot[40])
 {
 	ssize_t n = read_proc("/proc/sys/kernel/random/boot_id", boot, 40);
@@ -98,10 +99,13 @@ enum proc_state proc_check(const struct proc_id *id)
 {
 	char boot[40], state;
 	uint64_t start;
+	int ret = id->pid <= 0 ? -ESRCH : read_stat(id->pid, &state, &start);
 
-	if (id->pid <= 0 || read_stat(id->pid, &state, &start))
-		return PROC_DEAD;
+	if (ret)
+		return ret == -ESRCH ? PROC_DEAD : PROC_UNKNOWN;
 	read_boot(boot);
+	if (!*boot && *id->boot)
+		return PROC_UNKNOWN;
 	if (start != id->start || strcmp(boot, id->boot) || !same_program(id))
 		return PROC_RECYCLED;
 	return state == 'Z' || state == 'X' ? PROC_DEAD : PROC_LIVE;
@@ -133,14 +137,15 @@ uint64_t proc_uptime_ms(const struct proc_id *id)
 int proc_open(const struct proc_id *id)
 {
 	int fd = (int)syscall(SYS_pidfd_open, id->pid, 0);
+	enum proc_state state;
 
 	if (fd < 0)
 		return -errno;
-	if (proc_check(id) != PROC_LIVE) {
-		close(fd);
-		return -ESRCH;
-	}
-	return fd;
+	state = proc_check(id);
+	if (state == PROC_LIVE)
+		return fd;
+	close(fd);
+	return state == PROC_UNKNOWN ? -EIO : -ESRCH;
 }
 
 int proc_signal(int pidfd, int signo)

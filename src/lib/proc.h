@@ -24,6 +24,7 @@ enum proc_state {
 	PROC_LIVE,		/* this very process */
 	PROC_DEAD,		/* gone, or a zombie */
 	PROC_RECYCLED,		/* another process has the pid */
+	PROC_UNKNOWN,		/* that could not be found out now: nobody's to clear away */
 };
 
 /* What pid is right now; -ESRCH when it is gone. */

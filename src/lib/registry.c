@@ -18,6 +18,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -208,16 +209,32 @@ static int meta_read(struct registry *r, pid_t pid, struct reg_vm *vm)
 
 /* --- looking -------------------------------------------------------------- */
 
-/* The pid behind a name's file, 0 when there is none. */
+/*
+ * What can be said of an entry that was read with result `got`.  Only what is known
+ * to be dead may be cleared away: a process that is out of descriptors or memory
+ * cannot read anything, and must not take that for a host without VMs.
+ */
+static enum proc_state state_of(const struct reg_vm *vm, int got)
+{
+	if (!got)
+		return proc_check(&vm->id);
+	if (got == -ENOENT)
+		return PROC_DEAD;
+	if (got == -EINVAL || got == -EFBIG)
+		return kill(vm->id.pid, 0) < 0 && errno == ESRCH ? PROC_DEAD :
+								   PROC_UNKNOWN;
+	return PROC_UNKNOWN;
+}
+
+/* The pid behind a name's file, 0 when there is none; or -errno. */
 static pid_t name_pid(struct registry *r, const char *path)
 {
 	struct buf text = BUF_INIT;
-	pid_t pid = 0;
+	int ret = io_read_file(r->dir, path, 64, &text);
+	pid_t pid = ret || !text.data ? 0 : atoi(text.data);
 
-	if (!io_read_file(r->dir, path, 64, &text) && text.data)
-		pid = atoi(text.data);
 	buf_done(&text);
-	return pid > 0 ? pid : 0;
+	return ret && ret != -ENOENT ? ret : MAX(pid, 0);
 }
 
 static pid_t target_pid(struct registry *r, const char *target)
@@ -233,6 +250,12 @@ static pid_t target_pid(struct registry *r, const char *target)
 	return name_pid(r, path);
 }
 
+static int unreadable(struct registry *r, const char *target, int ret, struct err *err)
+{
+	return err_code(err, ERR_HOST_FAILED, -ret, "cannot read what %s says of \"%s\": %s",
+			r->path, target, strerror(-ret));
+}
+
 /* Whether the entry is of this name, when target is one. */
 static bool is_target(const char *target, const struct reg_vm *vm)
 {
@@ -242,10 +265,17 @@ static bool is_target(const char *target, const struct reg_vm *vm)
 int registry_name_free(struct registry *r, const char *name, struct err *err)
 {
 	pid_t pid = target_pid(r, name);
+	enum proc_state state;
 	struct reg_vm vm;
+	int got;
 
-	if (!pid || meta_read(r, pid, &vm) || strcmp(vm.name, name) ||
-	    proc_check(&vm.id) != PROC_LIVE)
+	if (pid <= 0)
+		return pid ? unreadable(r, name, pid, err) : 0;
+	got = meta_read(r, pid, &vm);
+	state = state_of(&vm, got);
+	if (state == PROC_UNKNOWN)
+		return unreadable(r, name, got ? got : -EAGAIN, err);
+	if (state != PROC_LIVE || strcmp(vm.name, name))
 		return 0;
 	return err_code(err, ERR_REGISTRY_NAME_IN_USE, EEXIST,
 			"the name %s is taken by pid %d; choose another or run: machinen stop %s",
@@ -306,11 +336,12 @@ int registry_look(struct registry *r, const char *target, struct reg_vm *vm,
 		  enum proc_state *state, struct err *err)
 {
 	pid_t pid = target_pid(r, target);
+	int got = pid > 0 ? meta_read(r, pid, vm) : pid ? pid : -ENOENT;
 
-	if (!pid || meta_read(r, pid, vm) || !is_target(target, vm))
-		return not_found(r, target, err);
-	*state = proc_check(&vm->id);
-	return 0;
+	*state = pid < 0 ? PROC_UNKNOWN : state_of(vm, got);
+	if (*state == PROC_UNKNOWN)
+		return unreadable(r, target, got ? got : -EAGAIN, err);
+	return got || !is_target(target, vm) ? not_found(r, target, err) : 0;
 }
 
 int registry_find(struct registry *r, const char *target, struct reg_vm *vm,
@@ -392,7 +423,7 @@ int registry_each(struct registry *r,
 		if (got == -ENOENT && faccessat(r->dir, vm_path(pids[i], path),
 						F_OK, 0))
 			continue;	/* removed while we walked */
-		ret = each(&vm, got ? PROC_DEAD : proc_check(&vm.id), arg);
+		ret = each(&vm, state_of(&vm, got), arg);
 	}
 	free(pids);
 	return ret;
@@ -500,9 +531,10 @@ int registry_update(struct registry *r, const struct reg_vm *vm, struct err *err
 static int remove_locked(struct registry *r, pid_t pid)
 {
 	struct reg_vm now;
+	enum proc_state state = state_of(&now, meta_read(r, pid, &now));
 	char path[24];
 
-	if (!meta_read(r, pid, &now) && proc_check(&now.id) == PROC_LIVE)
+	if (state == PROC_LIVE || state == PROC_UNKNOWN)
 		return -EBUSY;
 	if (now.name[0])
 		unclaim(r, now.name, pid);

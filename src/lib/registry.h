@@ -71,7 +71,7 @@ int registry_update(struct registry *r, const struct reg_vm *vm, struct err *err
 /* REGISTRY_VM_NOT_FOUND, with near names, unless a live VM is meant. */
 int registry_find(struct registry *r, const char *target, struct reg_vm *vm,
 		  struct err *err);
-/* The same for dead ones too; *state tells. */
+/* The same for dead ones too; *state tells, and is never PROC_UNKNOWN on success. */
 int registry_look(struct registry *r, const char *target, struct reg_vm *vm,
 		  enum proc_state *state, struct err *err);
 
@@ -84,7 +84,7 @@ int registry_each(struct registry *r,
 			      void *arg),
 		  void *arg, struct err *err);
 
-/* Removes a dead entry and its name; a live one is left alone (-EBUSY). */
+/* Removes a dead entry and its name; others are left alone (-EBUSY). */
 int registry_remove(struct registry *r, const struct reg_vm *vm);
 /*
  * Everything that dead VMs left: entries, names, unfinished directories.

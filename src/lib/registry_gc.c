@@ -44,7 +44,7 @@ static int gc_vm(const struct reg_vm *vm, enum proc_state state, void *arg)
 	char name[24];
 	int ret;
 
-	if (state == PROC_LIVE)
+	if (state != PROC_DEAD && state != PROC_RECYCLED)
 		return 0;
 	snprintf(name, sizeof(name), "%d", vm->id.pid);
 	ret = tell(gc, "vm", name);
@@ -80,7 +80,8 @@ static int gc_name(struct gc *gc, const char *file)
 	strcpy(name, file);
 	for (char *p = name; *p; p++)
 		*p = *p == '%' ? '/' : *p;
-	if (!registry_look(gc->r, name, &vm, &state, NULL) && state == PROC_LIVE)
+	ret = registry_look(gc->r, name, &vm, &state, NULL);
+	if (ret ? ret != -ENOENT : state == PROC_LIVE)
 		return 0;
 	snprintf(path, sizeof(path), "names/%s", file);
 	ret = tell(gc, "name", path);

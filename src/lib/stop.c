@@ -84,6 +84,9 @@ static int stop(struct registry *r, const char *target, const struct mn_stop *cf
 		vm->dir = registry_vm_dir(r, vm->reg.id.pid);
 		if (vm->pidfd >= 0)
 			ret = end_vm(vm, cfg, err);
+		else if (vm->pidfd != -ESRCH)
+			ret = err_set(err, -vm->pidfd, "cannot open VM %d: %s",
+				      vm->reg.id.pid, strerror(-vm->pidfd));
 	}
 	if (!ret)
 		registry_remove(r, &vm->reg);

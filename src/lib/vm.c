@@ -57,9 +57,14 @@ static int vm_open(const char *target, struct mn_vm **out, struct err *err)
 			vm->dir = registry_vm_dir(&r, vm->reg.id.pid);
 		registry_close(&r);
 	}
-	if (!ret && (vm->pidfd < 0 || vm->dir < 0))
+	if (!ret)
+		ret = MIN(vm->pidfd, 0) ? vm->pidfd : MIN(vm->dir, 0);
+	if (ret == -ESRCH || (ret == -ENOENT && vm->pidfd >= 0))
 		ret = err_code(err, ERR_REGISTRY_VM_NOT_FOUND, ESRCH,
 			       "VM \"%s\" has just ended", target);
+	else if (ret && !err->num)
+		ret = err_set(err, -ret, "cannot open VM \"%s\": %s", target,
+			      strerror(-ret));
 	if (ret) {
 		vm_free(vm);
 		return ret;

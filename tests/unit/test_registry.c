@@ -241,6 +241,31 @@ static void garbage_is_dead(void **state)
 	assert_int_equal(registry_gc(&reg, false, NULL, NULL, &error), 0);
 }
 
+/* As for a process without descriptors or memory: it must not clear a live VM away. */
+static void what_cannot_be_read_stays(void **state)
+{
+	pid_t live = sleeper();
+	char meta[32], away[32];
+	struct reg_vm vm;
+
+	enter(live, "live");
+	snprintf(meta, sizeof(meta), "%d/meta.json", live);
+	snprintf(away, sizeof(away), "%d/away", live);
+	assert_int_equal(renameat(reg.dir, meta, reg.dir, away), 0);
+	assert_int_equal(mkdirat(reg.dir, meta, 0700), 0);	/* EISDIR */
+	assert_int_equal(registry_gc(&reg, false, NULL, NULL, &error), 0);
+	vm.id.pid = live;
+	assert_int_equal(registry_remove(&reg, &vm), -EBUSY);
+	assert_int_equal(registry_find(&reg, "live", &vm, &error), -EISDIR);
+	assert_int_equal(registry_name_free(&reg, "live", &error), -EISDIR);
+	assert_int_equal(unlinkat(reg.dir, meta, AT_REMOVEDIR), 0);
+	assert_int_equal(io_write_file(reg.dir, meta, "{", 1, 0600), 0);
+	assert_int_equal(registry_gc(&reg, false, NULL, NULL, &error), 0);
+	assert_int_equal(renameat(reg.dir, away, reg.dir, meta), 0);
+	assert_int_equal(registry_find(&reg, "live", &vm, &error), 0);
+	end(live);
+}
+
 /* Many processes claim one name at once: one gets it. */
 static void one_claim_wins(void **state)
 {
@@ -312,7 +337,8 @@ int main(void)
 		T(names), T(found_by_pid_and_name), T(a_live_name_is_taken),
 		T(near_names_are_suggested), T(a_recycled_pid_is_not_the_vm),
 		T(the_program_counts), T(a_live_entry_is_not_removed),
-		T(gc_takes_the_dead_alone), T(garbage_is_dead), T(one_claim_wins),
+		T(gc_takes_the_dead_alone), T(garbage_is_dead),
+		T(what_cannot_be_read_stays), T(one_claim_wins),
 		T(two_hundred),
 	};
 
