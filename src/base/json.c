@@ -49,7 +49,9 @@ json_t *json_parse(const char *text, size_t len, struct err *err)
 		return NULL;
 	}
 	j = json_loadb(text, len, JSON_REJECT_DUPLICATES, &je);
-	if (!j)
+	if (!j && json_error_code(&je) == json_error_out_of_memory)
+		err_set(err, ENOMEM, "out of memory");
+	else if (!j)
 		err_set(err, EINVAL, "not valid JSON: line %d: %s", je.line, je.text);
 	return j;
 }
@@ -131,6 +133,27 @@ json_t *json_obj_opt(const json_t *o, const char *key, struct err *err)
 		return v;
 	field_err(err, "field \"%s\" must be an object", key);
 	return NULL;
+}
+
+void json_put(json_t **o, const char *key, json_t *v)
+{
+	if (!json_object_set_new(*o, key, v))
+		return;
+	json_decref(*o);
+	*o = NULL;
+}
+
+json_t *json_strings(const char *const *a)
+{
+	json_t *list = json_array();
+
+	for (; a && *a; a++) {
+		if (!json_array_append_new(list, json_string(*a)))
+			continue;
+		json_decref(list);
+		return NULL;
+	}
+	return list;
 }
 
 json_t *json_text(const char *s)

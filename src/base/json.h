@@ -40,6 +40,14 @@ bool json_bool_opt(const json_t *o, const char *key, bool def, struct err *err);
 json_t *json_arr_opt(const json_t *o, const char *key, struct err *err);
 json_t *json_obj_opt(const json_t *o, const char *key, struct err *err);
 
+/*
+ * Documents that lose nothing: a member that cannot be had (no memory, text that is
+ * not UTF-8) drops the whole, *o is NULL from then on, and that prints as a failure.
+ */
+void json_put(json_t **o, const char *key, json_t *v);
+/* A list of strings that ends with NULL; may itself be NULL. */
+json_t *json_strings(const char *const *a);
+
 /* A string of any bytes; what is not UTF-8 becomes '?'. */
 json_t *json_text(const char *s);
 /* Appends the document, indented by 2, with a final newline. */

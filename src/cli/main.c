@@ -13,6 +13,13 @@
 
 static int usage_error(const struct err *e, bool json)
 {
+	struct mn_error host = { .code = MN_HOST_FAILED, .num = e->num };
+
+	if (e->code == ERR_NONE) {
+		snprintf(host.text, sizeof(host.text), "%s", err_message(e));
+		host.len = strlen(host.text) + 1;
+		return out_error(&host, json);
+	}
 	return out_usage_error((enum mn_code)e->code, json, "%s", err_message(e));
 }
 
@@ -78,6 +85,8 @@ int main(int argc, char **argv)
 	setlocale(LC_CTYPE, "");
 	/* a pipe that closes is an error of write(2) here */
 	signal(SIGPIPE, SIG_IGN);
+	/* and so is a file that grows past a limit of the shell's */
+	signal(SIGXFSZ, SIG_IGN);
 	if (!strcmp(name, "--version") || !strcmp(name, "-V")) {
 		printf("machinen %s\n", mn_version());
 		return 0;

@@ -70,14 +70,16 @@ void boot_host_name(const char *name, char out[64])
 		strcpy(out, "machinen");
 }
 
-static json_t *strings(const char *const *a, const char *const *more)
+/* NULL when anything is lost: a command runs with all of its words or not at all. */
+static json_t *both(const char *const *a, const char *const *more)
 {
-	json_t *j = json_array();
+	json_t *j = json_strings(a), *tail = json_strings(more);
 
-	for (; a && *a; a++)
-		json_array_append_new(j, json_string(*a));
-	for (; more && *more; more++)
-		json_array_append_new(j, json_string(*more));
+	if (!j || !tail || json_array_extend(j, tail)) {
+		json_decref(j);
+		j = NULL;
+	}
+	json_decref(tail);
 	return j;
 }
 
@@ -85,10 +87,14 @@ static json_t *mount_disks(const struct booting *b)
 {
 	json_t *j = json_array();
 
-	for (size_t i = 0; i < b->cfg->nr_mounts; i++)
-		json_array_append_new(j, json_pack("{s:s, s:s}",
-			"serial", b->spec.disk[i + 1].id,
-			"path", b->cfg->mounts[i].guest));
+	for (size_t i = 0; i < b->cfg->nr_mounts; i++) {
+		if (!json_array_append_new(j, json_pack("{s:s, s:s}",
+				"serial", b->spec.disk[i + 1].id,
+				"path", b->cfg->mounts[i].guest)))
+			continue;
+		json_decref(j);
+		return NULL;
+	}
 	return j;
 }
 
@@ -107,14 +113,13 @@ static json_t *guest_config(const struct booting *b)
 	clock_gettime(CLOCK_REALTIME, &now);
 	boot_host_name(b->vm->reg.name, name);
 	j = json_pack("{s:{s:s}, s:o, s:o, s:s, s:I}", "root", "serial", "root",
-		      "env", strings((const char *const *)baked->env, cfg->env),
+		      "env", both((const char *const *)baked->env, cfg->env),
 		      "disks", mount_disks(b), "hostname", name, "time_ns",
 		      (json_int_t)now.tv_sec * 1000000000 + now.tv_nsec);
 	if (cwd)
-		json_object_set_new(j, "cwd", json_string(cwd));
+		json_put(&j, "cwd", json_string(cwd));
 	if (cmd)
-		json_object_set_new(j, "cmd", json_pack("{s:o}", "argv",
-							strings(cmd, NULL)));
+		json_put(&j, "cmd", json_pack("{s:o}", "argv", json_strings(cmd)));
 	return j;
 }
 

@@ -14,7 +14,7 @@ static json_t *request(const char *op, const struct mn_port *p)
 			      "guest_port", p->guest_port, "proto", p->udp ? "udp" : "tcp");
 
 	if (*p->host_addr)
-		json_object_set_new(j, "host_addr", json_string(p->host_addr));
+		json_put(&j, "host_addr", json_string(p->host_addr));
 	return j;
 }
 

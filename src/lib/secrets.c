@@ -53,7 +53,7 @@ static int set_secrets(struct mn_vm *vm, const char *const *secrets,
 					"a secret is not UTF-8 text; encode it");
 	}
 	if (guest)
-		json_object_set_new(req, "path", json_string(guest));
+		json_put(&req, "path", json_string(guest));
 	ret = agent_request(vm->dir, vm->pidfd, req, NULL, err);
 	if (ret < 0)
 		return ret;

@@ -61,29 +61,20 @@ int session_probe(struct mn_vm *vm, uint64_t deadline, struct err *err)
 	return 0;
 }
 
-static json_t *strings(const char *const *a)
-{
-	json_t *j = json_array();
-
-	for (; a && *a; a++)
-		json_array_append_new(j, json_string(*a));
-	return j;
-}
-
-static void add_what(json_t *j, const struct mn_exec *cfg)
+static void add_what(json_t **j, const struct mn_exec *cfg)
 {
 	if (cfg->argv)
-		json_object_set_new(j, "argv", strings(cfg->argv));
+		json_put(j, "argv", json_strings(cfg->argv));
 	else if (cfg->shell)
-		json_object_set_new(j, "shell", json_string(cfg->shell));
+		json_put(j, "shell", json_string(cfg->shell));
 	else
-		json_object_set_new(j, "login", json_true());
+		json_put(j, "login", json_true());
 	if (cfg->env)
-		json_object_set_new(j, "env", strings(cfg->env));
+		json_put(j, "env", json_strings(cfg->env));
 	if (cfg->cwd)
-		json_object_set_new(j, "cwd", json_string(cfg->cwd));
+		json_put(j, "cwd", json_string(cfg->cwd));
 	if (cfg->user)
-		json_object_set_new(j, "user", json_string(cfg->user));
+		json_put(j, "user", json_string(cfg->user));
 }
 
 static json_t *request(const struct mn_exec *cfg)
@@ -92,9 +83,9 @@ static json_t *request(const struct mn_exec *cfg)
 			      cfg->main ? "run" : "exec");
 
 	if (!cfg->join)
-		add_what(j, cfg);
+		add_what(&j, cfg);
 	if (cfg->tty)
-		json_object_set_new(j, "tty", json_pack("{s:i, s:i, s:s}",
+		json_put(&j, "tty", json_pack("{s:i, s:i, s:s}",
 			"rows", cfg->rows ? cfg->rows : 24,
 			"cols", cfg->cols ? cfg->cols : 80,
 			"term", cfg->term ? cfg->term : "xterm"));
@@ -106,6 +97,9 @@ static int start(struct mn_vm *vm, struct mn_session *s, struct err *err)
 	cleanup(json_putp) json_t *req = request(&s->cfg), *answer = NULL;
 	int order[2];
 
+	if (!req)
+		return err_code(err, ERR_EXEC_PROTOCOL, EILSEQ,
+				"the command cannot be sent: it has to be UTF-8 text");
 	if (pipe2(order, O_CLOEXEC | O_NONBLOCK) < 0)
 		return err_set(err, errno, "no pipe: %s", strerror(errno));
 	s->order_rd = order[0];

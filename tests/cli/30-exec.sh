@@ -43,6 +43,9 @@ is "timeout: status" "$status" 1
 like "timeout: code" "$err" 'machinen: \(EXEC_TIMEOUT\)'
 run timeout --preserve-status -s INT 1 machinen exec web -- sh -c 'trap "exit 9" INT; while :; do sleep 0.1; done'
 is "SIGINT reaches the command" "$status" 9
+run machinen exec web -- echo a $'\xff' b
+is "a word that cannot be sent: nothing runs" "$status$out" 1
+like "and it is said" "$err" 'machinen: \(EXEC_PROTOCOL\): .*UTF-8'
 run machinen exec nope -- true
 like "no such VM" "$err" 'REGISTRY_VM_NOT_FOUND'
 run machinen exec wbe -- true
