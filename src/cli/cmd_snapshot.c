@@ -49,12 +49,12 @@ static int run(const void *v)
 		ret = mn_vm_snapshot(vm, &cfg, &got, &err);
 	work_end(&w);
 	if (ret)
-		ret = out_error(&err, o->json);
+		ret = work_signal() ? work_signal() : out_error(&err, o->json);
 	else
 		ret = tell(o, &got, mn_vm_pid(vm), w.phases);
 	json_decref(w.phases);
 	mn_vm_free(vm);
-	return ret && work_signal() ? work_signal() : ret;
+	return ret;
 }
 
 const struct cmd cmd_snapshot = {

@@ -204,6 +204,5 @@ int resume_end(const struct resume_opts *o, int ret, struct mn_vm *vm, struct wo
 	if (!ret)
 		return resume_done(o, vm, w->phases);
 	json_decref(w->phases);
-	ret = out_error(err, o->json);
-	return work_signal() ? work_signal() : ret;
+	return work_signal() ? work_signal() : out_error(err, o->json);
 }

@@ -35,6 +35,17 @@ static int damaged_file(const struct bundle *b, struct err *err, const char *nam
 			"the bundle %s is damaged: file %.80s %s", b->path, name, what);
 }
 
+/* A host out of descriptors or memory says nothing about the bundle. */
+static int unreadable(const struct bundle *b, struct err *err, const char *name, int ret)
+{
+	if (ret == -ENOENT)
+		return damaged_file(b, err, name, "is missing");
+	if (ret == -ELOOP || ret == -EFBIG)
+		return damaged_file(b, err, name, "is none that was written there");
+	return err_code(err, ERR_HOST_FAILED, -ret, "cannot read file %.80s of the bundle %s: %s",
+			name, b->path, strerror(-ret));
+}
+
 /* --- meta.json ------------------------------------------------------------ */
 
 static int read_meta(struct bundle *b, struct err *err)
@@ -47,12 +58,13 @@ static int read_meta(struct bundle *b, struct err *err)
 		return err_code(err, ERR_BOOT_SNAPSHOT_NOT_FOUND, ENOENT,
 				"%s is no bundle: it has no meta.json", b->path);
 	}
-	if (!ret)
-		b->meta = json_parse(text.data ? text.data : "", text.len, err);
+	if (ret) {
+		buf_done(&text);
+		return unreadable(b, err, "meta.json", ret);
+	}
+	b->meta = json_parse(text.data ? text.data : "", text.len, err);
 	buf_done(&text);
-	if (!ret && json_is_object(b->meta))
-		return 0;
-	return damaged(b, err, "meta.json cannot be read");
+	return json_is_object(b->meta) ? 0 : damaged(b, err, "meta.json cannot be read");
 }
 
 /* Before its digest: another version may have another one. */
@@ -78,13 +90,16 @@ static int check_digest(const struct bundle *b, struct err *err)
 {
 	json_t *bare = json_copy(b->meta);
 	char sum[BUNDLE_SUM_LEN] = "", *text;
+	int ret;
 
 	json_object_del(bare, "digest");
 	text = json_dumps(bare, JSON_COMPACT | JSON_SORT_KEYS);
-	if (text)
-		bundle_sum_data(text, strlen(text), sum);
+	ret = text && json_object_size(bare) + 1 >= json_object_size(b->meta) ?
+	      bundle_sum_data(text, strlen(text), sum) : -ENOMEM;
 	free(text);
 	json_decref(bare);
+	if (ret)
+		return unreadable(b, err, "meta.json", ret);
 	return strcmp(sum, json_str_opt(b->meta, "digest", "-", NULL)) ?
 	       damaged(b, err, "meta.json does not match its digest") : 0;
 }
@@ -112,8 +127,7 @@ int bundle_open_file(const struct bundle *b, const json_t *f, struct err *err)
 		return damaged(b, err, "meta.json names a file outside");
 	fd = openat(b->dir, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
 	if (fd < 0)
-		return damaged_file(b, err, name, errno == ENOENT ? "is missing" :
-				    "cannot be opened");
+		return unreadable(b, err, name, -errno);
 	if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) || st.st_size != size) {
 		io_close(fd);
 		return damaged_file(b, err, name, "has not the size it was written with");
@@ -131,7 +145,9 @@ static int check_small(const struct bundle *b, const json_t *f, struct err *err)
 	if (!ret)
 		ret = bundle_sum_data(data.data ? data.data : "", data.len, sum);
 	buf_done(&data);
-	return ret || strcmp(sum, json_str_opt(f, "digest", "-", NULL)) ?
+	if (ret)
+		return unreadable(b, err, name, ret);
+	return strcmp(sum, json_str_opt(f, "digest", "-", NULL)) ?
 	       damaged_file(b, err, name, "does not match its digest") : 0;
 }
 
@@ -219,6 +235,17 @@ int bundle_open(struct bundle *b, const char *path, struct err *err)
 {
 	int ret = bundle_load(b, path, err);
 
+	return ret ? ret : bundle_check(b, err);
+}
+
+int bundle_open_at(struct bundle *b, int dir, const char *path, struct err *err)
+{
+	int ret;
+
+	*b = (struct bundle){ .dir = fcntl(dir, F_DUPFD_CLOEXEC, 0) };
+	spec_init(&b->spec);
+	snprintf(b->path, sizeof(b->path), "%s", path);
+	ret = b->dir < 0 ? err_set(err, errno, "no descriptor") : read_meta(b, err);
 	return ret ? ret : bundle_check(b, err);
 }
 

@@ -37,6 +37,8 @@ int bundle_open(struct bundle *b, const char *path, struct err *err);
 int bundle_load(struct bundle *b, const char *path, struct err *err);
 /* SNAPSHOT_VERSION, _ARCH_MISMATCH, _DAMAGED. */
 int bundle_check(struct bundle *b, struct err *err);
+/* The same for a directory that has no name yet; dir is borrowed, path for words. */
+int bundle_open_at(struct bundle *b, int dir, const char *path, struct err *err);
 void bundle_done(struct bundle *b);	/* also a zeroed one, or after a failure */
 /* Reads everything; reports progress. */
 int bundle_verify(const struct bundle *b, mn_event_fn fn, void *arg, struct err *err);
@@ -102,7 +104,8 @@ int bundle_add_file(struct bundle_w *w, const char *name, int fd, const char *su
 		    struct err *err);
 /* A file that is there already.  `small`: it is digested here. */
 int bundle_note(struct bundle_w *w, const char *name, bool small, struct err *err);
-/* Adds format, files and digest to meta, syncs, renames.  meta is borrowed. */
+/* Adds format, files and digest to meta, reads it all back as a restore would, syncs,
+ * renames.  meta is borrowed. */
 int bundle_finish(struct bundle_w *w, json_t *meta, struct err *err);
 /* Removes what was not finished; always to be called. */
 void bundle_abort(struct bundle_w *w);

@@ -304,7 +304,8 @@ static int sync_all(struct bundle_w *w)
 		const char *name = json_str_opt(f, "name", "", NULL);
 		int fd = openat(w->dir, name, O_RDONLY | O_CLOEXEC);
 
-		ret = fd < 0 || fsync(fd) < 0 ? -errno : 0;
+		ret = fd < 0 || fsync(fd) < 0 ? -errno :
+		      lib_progress(w->event, w->event_arg, "writing to disk", 0, 0);
 		io_close(fd);
 		if (ret)
 			return ret;
@@ -312,11 +313,27 @@ static int sync_all(struct bundle_w *w)
 	return fsync(w->dir) < 0 ? -errno : 0;
 }
 
+/*
+ * What nobody could restore is no bundle.  A document lacks a field without a word
+ * when an allocation failed; this is the one look that a reader's own checks give.
+ */
+static int read_back(struct bundle_w *w, struct err *err)
+{
+	struct bundle b;
+	int ret = bundle_open_at(&b, w->dir, w->path, err);
+
+	bundle_done(&b);
+	return !ret ? 0 : err_code(err, ERR_SNAPSHOT_DUMP_FAILED, -ret,
+				   "what was written to %s cannot be read back", w->path);
+}
+
 int bundle_finish(struct bundle_w *w, json_t *meta, struct err *err)
 {
 	const char *name = strrchr(w->path, '/') + 1;
 	int ret = write_meta(w, meta);
 
+	if (!ret && read_back(w, err))
+		return -err->num;
 	if (!ret)
 		ret = sync_all(w);
 	if (!ret && renameat(w->parent, w->tmp, w->parent, name) < 0)

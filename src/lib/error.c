@@ -7,6 +7,7 @@
  * compile time.
  */
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/statvfs.h>
 
@@ -119,16 +120,35 @@ int lib_phase(mn_event_fn fn, void *arg, const char *name, uint64_t *since)
 	return fn ? fn(&ev, arg) : 0;
 }
 
-int lib_host_err(struct err *err, int ret, const char *path, const char *what)
+unsigned long long lib_free_mib(const char *path)
 {
+	char part[PATH_MAX], *slash;
 	struct statvfs fs;
 
+	snprintf(part, sizeof(part), "%s", path);
+	while (statvfs(part, &fs) < 0) {
+		slash = strrchr(part, '/');
+		if (!slash || !strcmp(part, "/"))
+			return 0;
+		slash[slash == part] = '\0';
+	}
+	return (unsigned long long)fs.f_bavail * fs.f_frsize / MIB;
+}
+
+static bool in_home(const char *path)
+{
+	char home[PATH_MAX];
+
+	return !home_get(home, NULL) && !strncmp(path, home, strlen(home));
+}
+
+int lib_host_err(struct err *err, int ret, const char *path, const char *what)
+{
 	if (ret != -ENOSPC && ret != -EDQUOT)
 		return err_wrap_code(err, ERR_HOST_FAILED, ret, "%s %s", what, path);
-	if (statvfs(path, &fs) < 0)
-		memset(&fs, 0, sizeof(fs));
 	return err_wrap_code(err, ERR_HOST_NO_SPACE, ret,
-			     "%s %s: the file system is full (%llu MiB free); make room or set MACHINEN_HOME to another one",
-			     what, path, (unsigned long long)
-			     (fs.f_bavail * fs.f_frsize / MIB));
+			     "%s %s: the %s (%llu MiB free); make room or %s", what, path,
+			     ret == -EDQUOT ? "quota is used up" : "file system is full",
+			     lib_free_mib(path), in_home(path) ?
+			     "set MACHINEN_HOME to another one" : "choose another place");
 }

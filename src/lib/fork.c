@@ -32,8 +32,6 @@ struct forking {
 	const struct mn_resume *cfg;	/* borrowed */
 	struct mn_vm *source;		/* borrowed */
 	char past[REG_NAME_MAX + 1];
-	char seal[SPEC_MAX_DISKS][48];	/* names in the source's directory */
-	unsigned nr_seals;
 	int making;			/* owned: a lock; -1: none */
 };
 
@@ -116,15 +114,12 @@ static int live_mounts(struct booting *b)
 
 static int add_layers(struct booting *b, const char *id)
 {
-	struct forking *f = of(b);
 	char role[40], name[48];
-	int fd = resume_new_layer(f->source->dir, id, f->seal[f->nr_seals],
-				  sizeof(f->seal[0]), b->err);
+	int fd = resume_new_layer(of(b)->source->dir, id, name, sizeof(name), b->err);
 	int ret;
 
 	if (fd < 0)
 		return fd;
-	f->nr_seals++;
 	snprintf(role, sizeof(role), "seal.%.19s", id);
 	ret = booting_role(b, fd, role);
 	if (ret)
@@ -204,7 +199,6 @@ static int ask(struct booting *b, json_t **answer)
 
 static int request(struct booting *b)
 {
-	struct forking *f = of(b);
 	json_t *answer = NULL;
 	int ret = ask(b, &answer);
 	pid_t pid = ret ? 0 : (pid_t)json_int_opt(answer, "pid", 1, INT32_MAX, 0, NULL);
@@ -212,18 +206,16 @@ static int request(struct booting *b)
 	boot_close_own(b);
 	if (!ret)
 		ret = resume_phases(answer, b->cfg->event, b->cfg->event_arg);
-	else
-		for (unsigned i = 0; i < f->nr_seals; i++)
-			unlinkat(f->source->dir, f->seal[i], 0);
 	json_decref(answer);
-	io_close(f->making);
-	f->making = -1;
+	io_close(of(b)->making);
+	of(b)->making = -1;
 	if (ret)
 		return ret;
 	ret = proc_identify(pid, &b->vm->reg.id);
 	b->vm->pidfd = ret ? ret : proc_open(&b->vm->reg.id);
-	if (b->vm->pidfd < 0)
-		return err_code(b->err, ERR_BOOT_READINESS_FAILED, -b->vm->pidfd,
+	if (b->vm->pidfd < 0)	/* it may have said why */
+		return boot_wait_ready(b) ? -b->err->num :
+		       err_code(b->err, ERR_BOOT_READINESS_FAILED, -b->vm->pidfd,
 				"the sibling ended at once");
 	ret = boot_commit(b);
 	if (!ret)

@@ -47,5 +47,7 @@ int home_program(char path[PATH_MAX], const char *name, struct err *err);
 
 /* "ENOSPC" becomes HOST_NO_SPACE with the path and what is free. */
 int lib_host_err(struct err *err, int ret, const char *path, const char *what);
+/* What is free on the file system that the path is on, or would be. */
+unsigned long long lib_free_mib(const char *path);
 
 #endif

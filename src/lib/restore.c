@@ -93,8 +93,10 @@ static int restore_disk(struct booting *b, struct spec_disk *d)
 	d->nr_layers++;
 	if (ret) {
 		io_close(fd);
-		return err_wrap_code(b->err, ERR_SNAPSHOT_DAMAGED, ret,
-				     "disk %s cannot go on", d->id);
+		return ret == -EBADMSG || ret == -EINVAL ?
+		       err_wrap_code(b->err, ERR_SNAPSHOT_DAMAGED, ret,
+				     "disk %s cannot go on", d->id) :
+		       lib_host_err(b->err, ret, b->reg.path, "cannot make a disk in");
 	}
 	return booting_role(b, fd, role);
 }

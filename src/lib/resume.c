@@ -22,6 +22,7 @@
 #define LINEAGE_LEN 64		/* entries that are kept */
 #define ENTROPY	    64
 #define RETRY_MS    5
+#define GO_ON_NS    200000000ull /* between two looks whether the caller still waits */
 
 void resume_config(const struct mn_resume *cfg, struct mn_boot *boot)
 {
@@ -59,12 +60,16 @@ int resume_check(struct booting *b)
 int resume_new_layer(int dir, const char *id, char *name, size_t size,
 		     struct err *err)
 {
-	int fd;
+	char vms[PATH_MAX];
+	int fd, ret;
 
 	snprintf(name, size, "%.19s.%llx.layer", id, (unsigned long long)io_now_ns());
 	fd = openat(dir, name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-	return fd < 0 ? lib_host_err(err, -errno, "the VM's directory",
-				     "cannot make a disk in") : fd;
+	ret = -errno;
+	if (fd >= 0)
+		return fd;
+	return home_registry(vms, NULL) ? err_set(err, -ret, "cannot make a disk") :
+	       lib_host_err(err, ret, vms, "cannot make a disk in");
 }
 
 int resume_phases(const json_t *answer, mn_event_fn fn, void *arg)
@@ -151,23 +156,55 @@ static json_t *thaw_request(const struct booting *b)
 		 s->mac[2], s->mac[3], s->mac[4], s->mac[5]);
 	req = json_pack("{s:s, s:s, s:s, s:s*, s:s*}", "op", "thaw", "entropy", hex,
 			"hostname", host, "mac", s->net ? mac : NULL, "cwd", b->cfg->cwd);
-	if (b->cfg->env) {
-		json_t *env = json_array();
-
-		for (const char *const *e = b->cfg->env; *e; e++)
-			json_array_append_new(env, json_text(*e));
-		json_object_set_new(req, "env", env);
-	}
+	if (b->cfg->env)
+		json_put(&req, "env", json_strings(b->cfg->env));
 	clock_gettime(CLOCK_REALTIME, &now);
-	json_object_set_new(req, "time_ns", json_integer(
+	json_put(&req, "time_ns", json_integer(
 		(json_int_t)now.tv_sec * 1000000000 + now.tv_nsec));
 	return req;
 }
 
+static int go_on(const struct booting *b)
+{
+	return lib_progress(b->cfg->event, b->cfg->event_arg, "waiting for the guest", 0, 0);
+}
+
+/* Within the deadline, and while the caller wants it. */
+static int connect_agent(struct booting *b)
+{
+	for (;;) {
+		uint64_t slice = MIN(io_now_ns() + GO_ON_NS, b->deadline);
+		struct err err = ERR_INIT;
+		int fd = agent_connect(b->vm->dir, b->vm->pidfd, slice, &err);
+
+		if (fd == -ETIMEDOUT && slice < b->deadline && !go_on(b))
+			continue;
+		if (fd < 0)
+			*b->err = err;
+		return fd;
+	}
+}
+
+static int wait_answer(struct booting *b, int fd)
+{
+	struct pollfd p[2] = { { .fd = fd, .events = POLLIN },
+			       { .fd = b->vm->pidfd, .events = POLLIN } };
+	int n = 0;
+
+	while (n <= 0) {
+		n = poll(p, 2, GO_ON_NS / 1000000);
+		if (n < 0 && errno != EINTR)
+			return err_set(b->err, errno, "cannot wait for the guest");
+		if (n <= 0 && (io_now_ns() >= b->deadline || go_on(b)))
+			return err_code(b->err, ERR_BOOT_TIMEOUT, ETIMEDOUT,
+					"the guest agent gave no answer");
+	}
+	return 0;
+}
+
 static int thaw(struct booting *b)
 {
-	cleanup(io_closep) int fd = agent_connect(b->vm->dir, b->vm->pidfd, b->deadline,
-						  b->err);
+	cleanup(io_closep) int fd = connect_agent(b);
 	json_t *req;
 	int ret;
 
@@ -179,7 +216,9 @@ static int thaw(struct booting *b)
 	if (ret)
 		return err_code(b->err, ERR_BOOT_READINESS_FAILED, ret == -EIO ? EIO :
 				ECONNRESET, "the guest agent went away: %s", strerror(-ret));
-	return agent_answer(fd, NULL, ERR_BOOT_READINESS_FAILED, b->err);
+	ret = wait_answer(b, fd);
+	return ret ? boot_explain(b, ret) :
+		     agent_answer(fd, NULL, ERR_BOOT_READINESS_FAILED, b->err);
 }
 
 /*

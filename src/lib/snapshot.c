@@ -36,6 +36,7 @@
 
 #define POLL_MS	  100		/* how soon a caller's wish to stop is seen */
 #define STOP_MS	  10000
+#define END_MS	  300
 #define MAX_ROLES (SPEC_MAX_DISKS + 3)
 #define MAX_FDS	  64
 
@@ -51,14 +52,19 @@ struct shot {
 	int fd[MAX_ROLES];		/* owned */
 	json_t *roles;			/* owned */
 	unsigned nr_fds;
-	char seal[SPEC_MAX_DISKS][48];	/* names in the VM's directory */
-	unsigned nr_seals;
 	json_t *sums;			/* owned: "root.0" → digest */
 	int making;			/* owned: a lock; -1: none */
 	uint64_t since;
+	int stopped;			/* not 0: the caller does not want it any more */
 };
 
 /* --- asking --------------------------------------------------------------- */
+
+/* Its sockets close a moment before it is gone. */
+static bool has_ended(const struct shot *s, int ms)
+{
+	return proc_wait(s->vm->pidfd, ms) > 0;
+}
 
 /* One document, and descriptors, in reach of the caller's wish to stop. */
 static int receive(struct shot *s, json_t **doc, int *fds, unsigned *nr)
@@ -74,22 +80,21 @@ static int receive(struct shot *s, json_t **doc, int *fds, unsigned *nr)
 			return err_set(s->err, errno, "cannot wait for the VM");
 		ret = lib_progress(s->cfg->event, s->cfg->event_arg, "snapshot", 0, 0);
 		if (ret)
-			return err_set(s->err, -ret, "the snapshot was stopped");
+			return ret;
 	}
 	ret = ctl_recv(s->ctl, doc, fds, nr, s->err);
 	if (!ret)
 		return err_code(s->err, ERR_SNAPSHOT_DUMP_FAILED, EPIPE,
-				"the VM ended meanwhile");
+				has_ended(s, END_MS) ? "the VM ended meanwhile" :
+				"the VM gave no answer");
 	return ret < 0 ? ret : 0;
 }
 
 static int on_progress(struct shot *s, const json_t *p)
 {
-	int ret = lib_progress(s->cfg->event, s->cfg->event_arg, "writing memory",
-			       (uint64_t)json_int_opt(p, "done", 0, INT64_MAX, 0, NULL),
-			       (uint64_t)json_int_opt(p, "total", 0, INT64_MAX, 0, NULL));
-
-	return ret ? err_set(s->err, -ret, "the snapshot was stopped") : 0;
+	return lib_progress(s->cfg->event, s->cfg->event_arg, "writing memory",
+			    (uint64_t)json_int_opt(p, "done", 0, INT64_MAX, 0, NULL),
+			    (uint64_t)json_int_opt(p, "total", 0, INT64_MAX, 0, NULL));
 }
 
 static int ask(struct shot *s, json_t *req, const int *give, unsigned nr_give,
@@ -161,25 +166,26 @@ static int add_files(struct shot *s)
 	return ret;
 }
 
-/* The file in which the source's disk goes on. */
+/*
+ * The file in which the source's disk goes on.  It is not taken back when there is
+ * no bundle in the end, for the disk may have been sealed before that was known; if
+ * not, the next layers_before() removes it.
+ */
 static int add_seal(struct shot *s, const char *id)
 {
-	char role[32], *name = s->seal[s->nr_seals];
-	int fd;
+	char role[32], name[48];
+	int fd = resume_new_layer(s->vm->dir, id, name, sizeof(name), s->err);
 
 	snprintf(role, sizeof(role), "seal.%.19s", id);
-	fd = resume_new_layer(s->vm->dir, id, name, sizeof(s->seal[0]), s->err);
-	if (fd < 0)
-		return fd;
-	s->nr_seals++;
-	return add_role(s, fd, role);
+	return fd < 0 ? fd : add_role(s, fd, role);
 }
 
 static int on_digest(void *arg, uint64_t done)
 {
 	struct shot *s = arg;
 
-	return lib_progress(s->cfg->event, s->cfg->event_arg, "reading disks", done, 0);
+	s->stopped = lib_progress(s->cfg->event, s->cfg->event_arg, "reading disks", done, 0);
+	return s->stopped;
 }
 
 static int keep_sum(struct shot *s, const char *id, unsigned k, int fd)
@@ -194,10 +200,11 @@ static int keep_sum(struct shot *s, const char *id, unsigned k, int fd)
 	ret = k ? bundle_sum_pages(fd, sum, on_digest, s) :
 		  bundle_sum_base(fd, sum, on_digest, s);
 	snprintf(key, sizeof(key), "%.19s.%u", id, k);
-	if (ret)
+	if (ret && !s->stopped)
 		return err_set(s->err, -ret, "cannot read disk %s: %s", id, strerror(-ret));
-	json_object_set_new(s->sums, key, json_string(sum));
-	return 0;
+	if (!ret)
+		json_object_set_new(s->sums, key, json_string(sum));
+	return ret;
 }
 
 static int prepare_disk(struct shot *s, const json_t *disk)
@@ -237,12 +244,25 @@ static int prepare(struct shot *s)
 
 /* --- the instant ---------------------------------------------------------- */
 
+/* The VMM knows which file, but no paths; it writes in two places. */
+static int no_space(struct shot *s, int ret)
+{
+	char vms[PATH_MAX];
+
+	if (home_registry(vms, NULL))
+		return ret;
+	return err_wrap(s->err, ret, "make room: %llu MiB are free for %s, %llu MiB for the disks of VMs in %s",
+			lib_free_mib(s->w.path), s->w.path, lib_free_mib(vms), vms);
+}
+
 static int freeze(struct shot *s)
 {
 	json_t *req = json_pack("{s:s, s:b, s:O}", "op", "snapshot", "keep_alive",
 				s->cfg->keep_alive, "roles", s->roles);
 	int ret = ask(s, req, s->fd, s->nr_fds, &s->answer, NULL, NULL);
 
+	if (ret && s->err->code == ERR_HOST_NO_SPACE)
+		return no_space(s, ret);
 	if (!ret)
 		ret = resume_phases(s->answer, s->cfg->event, s->cfg->event_arg);
 	return ret;
@@ -377,13 +397,6 @@ static uint64_t disk_bytes(const char *path)
 	return n;
 }
 
-/* A layer that was never taken over is nobody's. */
-static void drop_unused(struct shot *s)
-{
-	for (unsigned i = 0; i < s->nr_seals; i++)
-		unlinkat(s->vm->dir, s->seal[i], 0);
-}
-
 static int shoot(struct shot *s, struct mn_snapshotted *out)
 {
 	int ret = bundle_begin(&s->w, s->cfg->dir, !s->cfg->dry_run, s->err);
@@ -399,13 +412,10 @@ static int shoot(struct shot *s, struct mn_snapshotted *out)
 	ret = s->ctl < 0 ? s->ctl : prepare(s);
 	if (!ret)
 		ret = lib_phase(s->cfg->event, s->cfg->event_arg, "prepare", &s->since);
-	if (!ret) {
+	if (!ret)
 		ret = freeze(s);
-		if (ret)
-			drop_unused(s);
-		io_close(s->making);
-		s->making = -1;
-	}
+	io_close(s->making);
+	s->making = -1;
 	s->since = io_now_ns();
 	if (!ret)
 		ret = complete(s);
@@ -418,6 +428,16 @@ static int shoot(struct shot *s, struct mn_snapshotted *out)
 		end_source(s);
 	out->bytes = disk_bytes(out->path);
 	return 0;
+}
+
+/* An error without words is the verdict of the caller's own function. */
+static int failed(struct shot *s, int ret)
+{
+	if (!s->err->num)
+		err_set(s->err, -ret, "it was stopped");
+	return err_wrap_code(s->err, ERR_SNAPSHOT_DUMP_FAILED, ret, has_ended(s, 0) ?
+			     "no snapshot was made" :
+			     "no snapshot was made, the VM goes on");
 }
 
 int snapshot_vm(struct mn_vm *vm, const struct mn_snapshot *cfg,
@@ -442,8 +462,7 @@ int snapshot_vm(struct mn_vm *vm, const struct mn_snapshot *cfg,
 	json_decref(s.sums);
 	if (!ret && !cfg->dry_run && cfg->keep_alive)
 		layers_after(vm);
-	return ret ? err_wrap_code(err, ERR_SNAPSHOT_DUMP_FAILED, ret,
-				   "no snapshot was made, the VM goes on") : 0;
+	return ret ? failed(&s, ret) : 0;
 }
 
 int mn_vm_snapshot(struct mn_vm *vm, const struct mn_snapshot *cfg,

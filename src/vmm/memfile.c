@@ -135,6 +135,8 @@ int memfile_write(const struct mem *m, int fd, struct buf *sums,
 	if (ret)
 		return err_code(err, ret == -ENOSPC || ret == -EDQUOT ? ERR_HOST_NO_SPACE :
 				ERR_SNAPSHOT_DUMP_FAILED, -ret,
-				"cannot write the memory file: %s", strerror(-ret));
+				"cannot write the memory file after %llu MiB: %s",
+				(unsigned long long)(j.pages * PAGE_SIZE / MIB),
+				strerror(-ret));
 	return 0;
 }

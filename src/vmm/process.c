@@ -8,7 +8,8 @@
  * empty while the VM runs: an empty one beside a dead process means that it was
  * killed.
  *
- * SIGTERM, SIGINT and SIGHUP end the VM in order; SIGPIPE is nobody's.
+ * SIGTERM, SIGINT and SIGHUP end the VM in order; SIGPIPE and SIGXFSZ are errors of
+ * the call that met them.
  */
 #include "vmm/process.h"
 
@@ -141,6 +142,7 @@ static int watch_signals(struct process *p)
 	sigset_t set;
 
 	signal(SIGPIPE, SIG_IGN);
+	signal(SIGXFSZ, SIG_IGN);	/* a disk's limit is the guest's I/O error */
 	signal(SIGCHLD, SIG_IGN);	/* no zombies: children report by pipe */
 	sigemptyset(&set);
 	sigaddset(&set, SIGTERM);

@@ -62,7 +62,7 @@ static int read_vm_section(struct restore *r, struct err *err)
 			       "the state file has an impossible TSC frequency");
 	if (!ret)
 		ret = spec_parse(&r->spec, json, strlen(json), err);
-	if (ret)
+	if (ret && ret != -ENOMEM)
 		err_wrap_code(err, ERR_SNAPSHOT_DAMAGED, ret,
 			      "the bundle's state cannot be used");
 	free(json);
