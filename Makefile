@@ -134,7 +134,7 @@ $(GUEST): $(GUEST_SRC) $(GUEST_SHARED) $(wildcard src/guest/*.h src/proto/*.h sr
 
 # Each .c directly in one of these folders is a program of its own; what tests
 # share lives in tests/lib.
-TEST_DIRS := tests/unit tests/dev tests/cpu tests/fault tests/fuzz
+TEST_DIRS := tests/unit tests/dev tests/cpu tests/fuzz
 TEST_LIB  := $(O)/lib/internal/libtest.a
 test-bins = $(patsubst %.c,$(O)/%,$(wildcard $(addsuffix /*.c,$(1))))
 TESTS := $(call test-bins,$(TEST_DIRS))
@@ -163,9 +163,9 @@ tools: $(TOOLS)
 deps:
 	@scripts/deps.sh
 
-# all but e2e, and static checks: seconds, no guest
+# all but fault and e2e, and static checks: seconds, no guest
 check-fast: all tests check-style
-	@O=$(O) scripts/run-tests unit dev cpu fault cli
+	@O=$(O) scripts/run-tests unit dev cpu cli
 
 check-style:
 	@scripts/check-includes
