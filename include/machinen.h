@@ -282,6 +282,7 @@ struct mn_status {
 	char kernel_sha256[65];
 	unsigned nr_disks;		/* with `deep` */
 	struct mn_disk disk[16];
+	char counters[4096];		/* with `deep`: the backend's, a JSON object; may be "" */
 };
 
 /* `deep` also asks the VMM, else registry and /proc alone are read. */

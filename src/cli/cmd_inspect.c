@@ -29,6 +29,13 @@ static json_t *disks(const struct mn_status *st)
 	return list;
 }
 
+static json_t *counters(const struct mn_status *st)
+{
+	json_t *j = json_loads(st->counters, 0, NULL);
+
+	return j ? j : json_object();
+}
+
 static json_t *describe(const struct mn_status *st)
 {
 	json_t *ports = json_array();
@@ -40,7 +47,7 @@ static json_t *describe(const struct mn_status *st)
 			"guest_port", st->port[i].guest_port,
 			"proto", st->port[i].udp ? "udp" : "tcp"));
 	return json_pack("{s:b, s:s, s:i, s:o, s:s, s:o, s:o, s:o, s:I, s:I, s:I, s:{s:I, s:I}, s:o, s:o, "
-			 "s:o, s:{s:o, s:o}, s:o}",
+			 "s:o, s:{s:o, s:o}, s:o, s:o}",
 			 "ok", 1, "kind", "vm", "pid", (int)st->pid,
 			 "name", text(st->name), "state", st->state,
 			 "accel", text(st->accel), "image", text(st->image),
@@ -53,7 +60,8 @@ static json_t *describe(const struct mn_status *st)
 			 "ports", ports, "forked_from", text(st->forked_from),
 			 "image_sha256", text(st->image_sha256),
 			 "kernel", "version", text(st->kernel),
-			 "sha256", text(st->kernel_sha256), "disks", disks(st));
+			 "sha256", text(st->kernel_sha256), "disks", disks(st),
+			 "counters", counters(st));
 }
 
 static void row(const char *name, const char *value)
@@ -209,7 +217,7 @@ const struct cmd cmd_inspect = {
 	.opt = {
 		.name = "inspect",
 		.summary = "Show what a VM, a bundle or an image is, and where its bytes are",
-		.json = "ok, kind, pid, name, state, accel, image, directory, cpus, started_at (ms), uptime_ms, memory{rss_bytes, ceiling_mib}, ports[], forked_from, image_sha256, kernel{version, sha256}, disks[{id, readonly, layers, own_bytes}]; an image: ok, kind, path, sha256, bytes, content_bytes, entries, cached, config{cmd, env, cwd}; a bundle: ok, kind, verified, path, bytes, linked, parts{memory, base, layers, state}{bytes, on_disk, linked}, restorable{here, backends[{name, ok, message}], problems[{code, message}]}, and its meta.json with memory{zero_bytes; with --verify disk_bytes, own_bytes} and files[{on_disk, links}]",
+		.json = "ok, kind, pid, name, state, accel, image, directory, cpus, started_at (ms), uptime_ms, memory{rss_bytes, ceiling_mib}, ports[], forked_from, image_sha256, kernel{version, sha256}, disks[{id, readonly, layers, own_bytes}], counters{} of the backend; an image: ok, kind, path, sha256, bytes, content_bytes, entries, cached, config{cmd, env, cwd}; a bundle: ok, kind, verified, path, bytes, linked, parts{memory, base, layers, state}{bytes, on_disk, linked}, restorable{here, backends[{name, ok, message}], problems[{code, message}]}, and its meta.json with memory{zero_bytes; with --verify disk_bytes, own_bytes} and files[{on_disk, links}]",
 		.args = (const struct opt_arg[]){
 			{ .name = "TARGET", .offset = offsetof(struct opts, target),
 			  .help = "name or pid of a running VM, or the path of a bundle or image",

@@ -83,6 +83,16 @@ static int ask(int dir, json_t **answer)
 	return ret;
 }
 
+/* The backend's own business: handed on as it is, or not at all. */
+static void take_counters(struct mn_status *st, const json_t *a)
+{
+	char *text = json_dumps(json_object_get(a, "counters"), JSON_COMPACT);
+
+	if (text && strlen(text) < sizeof(st->counters))
+		strcpy(st->counters, text);
+	free(text);
+}
+
 /* What only the VMM knows. */
 static void fill_deep(struct mn_status *st, int dir)
 {
@@ -102,6 +112,7 @@ static void fill_deep(struct mn_status *st, int dir)
 		take_port(st, p);
 	json_array_foreach(json_arr_opt(a, "disks", NULL), i, d)
 		take_disk(st, dir, d);
+	take_counters(st, a);
 }
 
 static void fill(struct mn_status *st, const struct reg_vm *vm)

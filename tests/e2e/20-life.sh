@@ -58,6 +58,9 @@ is "attach on a terminal" "$?$(<"$scratch/err")" 0
 before=$(machinen exec web -- cut -d' ' -f1 /proc/uptime)
 machinen pause web
 is "paused" "$(machinen inspect web --json | jq -r .state)" paused
+ok "what was interpreted, by cause" jq -e 'if .accel == "soft" then .counters.translator |
+	.blocks > 1000 and .interpreted == ([.interpreted_by_cause[]] | add) else true end' \
+	<<<"$(machinen inspect web --json)" >/dev/null
 run machinen exec web --timeout 1 -- true
 is "nothing runs in a paused VM" "$status" 1
 machinen resume web

@@ -246,6 +246,13 @@ static const uint8_t *transfer(struct soft_cpu *cpu, const struct jit_meta *m)
 	return host_at_rip(cpu);
 }
 
+static void note_interpreted(struct jit *j, const struct jit_meta *m)
+{
+	j->stat.interpreted[m->cause]++;
+	if (m->cause >= CAUSE_KIND)
+		j->by_mnemonic[m->i->mnemonic]++;
+}
+
 static const uint8_t *jit_slow(struct soft_cpu *cpu, uint32_t id)
 {
 	struct jit *j = cpu->jit;
@@ -259,7 +266,7 @@ static const uint8_t *jit_slow(struct soft_cpu *cpu, uint32_t id)
 		return window_missed(cpu, m);
 	if (m->kind == META_TRANSFER)
 		return transfer(cpu, m);
-	j->stat.slow++;
+	note_interpreted(j, m);
 	cpu->rip = cpu->scratch[JIT_PAGE_VA] + (int64_t)m->off;
 	next = cpu->rip + m->i->len;
 	if (unlikely(cpu->watch))
@@ -344,8 +351,10 @@ HANDLER(jit_run)
 		const struct insn *n;
 
 		j->stat.enters++;
-		if (m->kind == META_INTERP)
+		if (m->kind == META_INTERP) {
+			note_interpreted(j, m);
 			return handler_of(m->i)(cpu, m->i);
+		}
 		if (unlikely(attention(cpu) || j->fp_deny != cpu->fp_deny ||
 			     (cpu->run_until && cpu->rip == cpu->run_until)))
 			return NULL;

@@ -51,9 +51,21 @@ enum jit_kind {
 	META_WINDOW,	/* a window's check failed (jit_window.c) */
 };
 
+/* Why an instruction of a translated block was interpreted. */
+enum jit_cause {
+	CAUSE_MEMORY,	/* page not in the TLB or crossed, device, code, or what it stands for */
+	CAUSE_BRANCH,	/* target not in the jump cache, or something to attend to */
+	CAUSE_STRING, CAUSE_SYSTEM,	/* not in the usual case */
+	CAUSE_FAULT,	/* the host's processor refused */
+	CAUSE_KIND,	/* never translated */
+	CAUSE_END,	/* never translated, and ends its block */
+	NR_CAUSES
+};
+
 /* What host code says when it calls out: one record a place. */
 struct jit_meta {
 	uint8_t kind;		/* enum jit_kind */
+	uint8_t cause;		/* enum jit_cause */
 	bool host_flags;	/* link: guest flags are in the host's */
 	int32_t off;		/* of the instruction or target, from its page */
 	const struct insn *i;	/* borrowed from a block that lives as long */
@@ -76,6 +88,8 @@ struct jit_meta {
 struct jit_fault {
 	uint32_t code, stub;	/* offsets in the code area */
 };
+
+#define JIT_MNEMONICS 2048	/* more than Zydis has */
 
 struct jit {
 	struct codemem code;	/* owned */
@@ -101,9 +115,10 @@ struct jit {
 	const uint8_t *leave;	/* thunk: exit with cpu->rip right */
 	const uint8_t *miss;	/* thunk: jump cache entry without host code */
 	struct {
-		uint64_t careful, translated, guest_bytes, host_bytes, slow, enters, links,
-			 flushes, dropped, transfers;
+		uint64_t careful, translated, guest_bytes, host_bytes, enters, links,
+			 flushes, dropped, transfers, interpreted[NR_CAUSES];
 	} stat;
+	uint64_t by_mnemonic[JIT_MNEMONICS];	/* of CAUSE_KIND and CAUSE_END */
 };
 
 #define JIT_CODE_SIZE	(256u << 20)

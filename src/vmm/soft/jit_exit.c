@@ -224,6 +224,7 @@ uint32_t jit_meta_insn(struct tr *tr, enum jit_kind kind, unsigned k)
 {
 	uint32_t id = jit_meta_new(tr->j, kind);
 
+	tr->j->meta[id].cause = tr->t[k].form == F_RET ? CAUSE_BRANCH : CAUSE_END;
 	tr->j->meta[id].i = tr->t[k].i;
 	tr->j->meta[id].off = tr->t[k].off;
 	return id;

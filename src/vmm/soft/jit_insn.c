@@ -133,6 +133,7 @@ static void call_out(struct tr *tr, unsigned k)
 	want_cc(tr, t->before);
 	e_movi(&tr->e, H_S2, id);
 	e_patch(e_jump(&tr->e, -1), j->slow + (j->rw - j->rx));
+	j->meta[id].cause = CAUSE_KIND;
 	j->meta[id].i = t->i;
 	j->meta[id].off = t->off;
 	j->meta[id].resume = j->rx + (tr->e.p - j->rw);

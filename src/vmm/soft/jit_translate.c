@@ -33,6 +33,18 @@
 
 #include "vmm/soft/jit_tr.h"
 
+static enum jit_cause cause_of(const struct tinsn *t, const struct tail *tl)
+{
+	if (!tl->site)
+		return CAUSE_FAULT;
+	switch (t->form) {
+	case F_RET: case F_JMP_RM: case F_CALL_RM: return CAUSE_BRANCH;
+	case F_STRING: return CAUSE_STRING;
+	case F_SYS: return CAUSE_SYSTEM;
+	default: return CAUSE_MEMORY;
+	}
+}
+
 static void emit_slow(struct tr *tr, const struct tail *tl)
 {
 	const struct tinsn *t = &tr->t[tl->k];
@@ -44,6 +56,7 @@ static void emit_slow(struct tr *tr, const struct tail *tl)
 		j->fault[tl->fault].stub = (uint32_t)(tr->e.p - j->rw);
 	if (tl->live && !(tl->where & IN_CC))
 		e_flags_save(&tr->e);
+	m->cause = cause_of(t, tl);
 	m->i = t->i;
 	m->off = t->off;
 	if (!tl->resume) {

@@ -303,43 +303,12 @@ static int soft_board_set(struct vm *vm, const struct x86_ioapic_state *ioapic,
 	return 0;
 }
 
-static void jit_stats(const struct jit *j, json_t *obj)
-{
-	json_t *o = json_object();
-
-	json_object_set_new(o, "blocks", json_integer(j->stat.translated));
-	json_object_set_new(o, "guest_bytes", json_integer(j->stat.guest_bytes));
-	json_object_set_new(o, "host_bytes", json_integer(j->stat.host_bytes));
-	json_object_set_new(o, "entries", json_integer(j->stat.enters));
-	json_object_set_new(o, "interpreted", json_integer(j->stat.slow));
-	json_object_set_new(o, "careful", json_integer(j->stat.careful));
-	json_object_set_new(o, "transfers", json_integer(j->stat.transfers));
-	json_object_set_new(o, "links", json_integer(j->stat.links));
-	json_object_set_new(o, "dropped", json_integer(j->stat.dropped));
-	json_object_set_new(o, "flushes", json_integer(j->stat.flushes));
-	json_object_set_new(obj, "translator", o);
-}
-
 static void soft_stats(struct vm *vm, json_t *obj)
 {
 	const struct soft_vm *svm = vm->accel_vm;
-	const struct soft_cpu *cpu = svm->cpu[0];
 
-	if (!cpu)
-		return;
-	json_object_set_new(obj, "instructions", json_integer(cpu->icount));
-	json_object_set_new(obj, "decoded", json_integer(cpu->stat.decoded));
-	json_object_set_new(obj, "attention", json_integer(cpu->stat.exits));
-	json_object_set_new(obj, "interrupts", json_integer(cpu->stat.irqs));
-	json_object_set_new(obj, "exceptions", json_integer(cpu->stat.exceptions));
-	json_object_set_new(obj, "mmio", json_integer(cpu->stat.mmio));
-	json_object_set_new(obj, "port_io", json_integer(cpu->stat.pio));
-	json_object_set_new(obj, "tlb_fills", json_integer(cpu->stat.tlb_fill));
-	json_object_set_new(obj, "page_walks", json_integer(cpu->stat.tlb_walk));
-	json_object_set_new(obj, "code_writes", json_integer(cpu->stat.code_hits));
-	json_object_set_new(obj, "code_flushes", json_integer(cpu->stat.flushes));
-	if (cpu->jit)
-		jit_stats(cpu->jit, obj);
+	if (svm->cpu[0])
+		soft_cpu_stats(svm->cpu[0], obj);
 }
 
 const struct accel accel_soft = {

@@ -230,6 +230,10 @@ void soft_cpu_done(struct soft_cpu *cpu);
 /* accel->cpuid_can */
 void soft_cpuid_can(uint32_t *words);
 
+/* stat.c: counters, and what they are called. */
+struct json_t;
+void soft_cpu_stats(const struct soft_cpu *cpu, struct json_t *obj);
+
 /* --- bare CPUs, for tests ---------------------------------------------------- */
 
 /* A CPU without board on this RAM, in long mode only after soft_set_state(). */
