@@ -191,6 +191,19 @@ static int add_file(struct booting *b, const char *name, const char *role)
 	return booting_role(b, fd, role);
 }
 
+/* Where the VMM remembers whether KVM works here; not worth failing for. */
+static int add_verdict(struct booting *b)
+{
+	struct err none = ERR_INIT;
+	char path[PATH_MAX];
+	int fd;
+
+	if (home_path(path, HOME_VERDICT, &none))
+		return 0;
+	fd = open(path, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
+	return fd < 0 ? 0 : booting_role(b, fd, "verdict");
+}
+
 static int add_pipe(struct booting *b, const char *role, int theirs, int *ours)
 {
 	int fd[2];
@@ -214,6 +227,8 @@ int boot_channels(struct booting *b)
 		ret = add_file(b, "console.log", "console");
 	if (!ret)
 		ret = add_file(b, "vmm.log", "log");
+	if (!ret)
+		ret = add_verdict(b);
 	if (!ret)
 		ret = add_pipe(b, "ready", 1, &b->ready);
 	if (!ret && (!b->cfg->detach || b->keep_alive_pipe))

@@ -69,12 +69,23 @@ static int ask_vmm(const char *path, struct buf *out)
 	return run_program(&run, NULL);
 }
 
+/* The next boot is not to believe what was remembered before this look. */
+static void forget_verdict(void)
+{
+	struct err none = ERR_INIT;
+	char path[PATH_MAX];
+
+	if (!home_path(path, HOME_VERDICT, &none))
+		unlink(path);
+}
+
 /* That /dev/kvm opens proves little (kvm_probe.c): a guest has to run. */
 static void check_kvm(struct doctor *d, const char *vmm)
 {
 	struct buf out = BUF_INIT;
 	char *reason = NULL;
 
+	forget_verdict();
 	if (*vmm && !ask_vmm(vmm, &out) && out.len && !strncmp(out.data, "kvm ", 4)) {
 		reason = out.data + 4;
 		reason[strcspn(reason, "\n")] = '\0';
@@ -83,7 +94,7 @@ static void check_kvm(struct doctor *d, const char *vmm)
 		find(d, MN_FINDING_OK, "kvm", NULL, "KVM runs guests");
 	else if (reason)
 		find(d, MN_FINDING_WARN, "kvm", "nothing: VMs run on the software CPU",
-		     "%s", reason);
+		     "KVM cannot run guests here: %s", reason);
 	buf_done(&out);
 }
 

@@ -35,6 +35,7 @@ int lib_path(char path[PATH_MAX], struct err *err, const char *fmt, ...)
 /* home.c: $MACHINEN_HOME or ~/.machinen, absolute; and a path below it. */
 int home_get(char path[PATH_MAX], struct err *err);
 int home_path(char path[PATH_MAX], const char *sub, struct err *err);
+#define HOME_VERDICT "kvm-verdict"	/* of the VMM's probe; see docs/kvm.md */
 /* Creates home/sub, 0700, and opens it: a directory descriptor or -errno. */
 int home_open(const char *sub, struct err *err);
 /* The registry's directory: $MACHINEN_REGISTRY_DIR or home/vms; created. */

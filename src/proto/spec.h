@@ -17,7 +17,8 @@
  * "failed CODE message\n", then closed), alive (pipe read end: EOF means that
  * the foreground CLI died; optional), log (diagnostics), DISK.N (layer N of the
  * disk with that id, 0 = base, last = writable), bundle (directory; restore),
- * fs.ID (host directory of a live mount), dir (vms/<pid> directory).
+ * fs.ID (host directory of a live mount), dir (vms/<pid> directory), verdict (file
+ * for what the probe of KVM found; optional).
  */
 #ifndef PROTO_SPEC_H
 #define PROTO_SPEC_H

@@ -4,7 +4,8 @@
  *
  * `auto` takes the first row that works, and says so when that is not the first:
  * a slow VM must not be a riddle.  A backend that was asked for by name and does
- * not work is an error, never replaced.
+ * not work is an error, never replaced; it is probed even when it is remembered not to
+ * work, because the verdict was given in less time.
  */
 #include "vmm/accel.h"
 
@@ -15,6 +16,7 @@
 #include "base/util.h"
 #include "vmm/limits.h"
 #include "vmm/snapshot.h"
+#include "vmm/verdict.h"
 
 static const struct {
 	enum spec_accel kind;
@@ -29,10 +31,28 @@ static int probe(unsigned i, unsigned limit_ms, struct err *err)
 	return backends[i].accel->probe ? backends[i].accel->probe(limit_ms, err) : 0;
 }
 
-static const struct accel *choose_auto(struct err *err)
+/* The probe's answer, from memory where there is one. */
+static int recall(unsigned i, int verdict_fd, struct err *err)
+{
+	const struct accel *a = backends[i].accel;
+	char identity[VERDICT_IDENTITY_MAX];
+	bool known = a->identity && !a->identity(identity, sizeof(identity));
+	int ret;
+
+	if (known && verdict_get(verdict_fd, identity, &ret, err)) {
+		log_debug("accel", "%s: the verdict is remembered", a->name);
+		return ret;
+	}
+	ret = probe(i, LIMIT_PROBE_MS, err);
+	if (known)
+		verdict_put(verdict_fd, identity, ret, err);
+	return ret;
+}
+
+static const struct accel *choose_auto(int verdict_fd, struct err *err)
 {
 	for (unsigned i = 0; i < ARRAY_LEN(backends); i++) {
-		if (!probe(i, LIMIT_PROBE_MS, err))
+		if (!recall(i, verdict_fd, err))
 			return backends[i].accel;
 		log_info("accel", "%s is not usable: %s",
 			 spec_accel_name(backends[i].kind), err_message(err));
@@ -42,25 +62,32 @@ static const struct accel *choose_auto(struct err *err)
 	return NULL;
 }
 
-const struct accel *accel_choose(enum spec_accel want, struct err *err)
+static const struct accel *choose_named(enum spec_accel want, int verdict_fd,
+					struct err *err)
 {
-	struct err own = ERR_INIT;
-	const struct accel *found = NULL;
+	unsigned i = 0;
 	int ret;
 
-	if (want == SPEC_ACCEL_AUTO)
-		found = choose_auto(&own);
-	for (unsigned i = 0; i < ARRAY_LEN(backends); i++) {
-		if (backends[i].kind != want)
-			continue;
-		/* asked for by name: a loaded host may take its time */
-		ret = probe(i, 20 * LIMIT_PROBE_MS, &own);
-		if (!ret)
-			return backends[i].accel;
-		err_wrap_code(&own, ERR_BOOT_ACCEL_UNAVAILABLE, ret,
-			      "the %s backend does not work here",
-			      spec_accel_name(want));
-	}
+	while (backends[i].kind != want)
+		i++;
+	if (!recall(i, verdict_fd, err))
+		return backends[i].accel;
+	/* asked for by name: a loaded host may take its time */
+	ret = probe(i, 20 * LIMIT_PROBE_MS, err);
+	if (!ret)
+		return backends[i].accel;
+	err_wrap_code(err, ERR_BOOT_ACCEL_UNAVAILABLE, ret,
+		      "the %s backend does not work here", spec_accel_name(want));
+	return NULL;
+}
+
+const struct accel *accel_choose(enum spec_accel want, int verdict_fd, struct err *err)
+{
+	struct err own = ERR_INIT;
+	const struct accel *found = want == SPEC_ACCEL_AUTO ?
+				    choose_auto(verdict_fd, &own) :
+				    choose_named(want, verdict_fd, &own);
+
 	if (!found && err)
 		*err = own;
 	return found;

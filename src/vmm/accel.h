@@ -14,6 +14,7 @@
 #define VMM_ACCEL_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 
@@ -42,10 +43,15 @@ struct accel {
 
 	/*
 	 * Can this host run guests?  0, or -errno with err saying what failed
-	 * and what to do.  Gives up after limit_ms; remembers nothing itself.
-	 * NULL: always.
+	 * and what to do.  Gives up after limit_ms of CPU time; remembers nothing
+	 * itself.  NULL: always.
 	 */
 	int (*probe)(unsigned limit_ms, struct err *err);
+	/*
+	 * One line that changes when the probe's answer may; -errno when the answer
+	 * is not worth remembering.  NULL with probe.
+	 */
+	int (*identity)(char *line, size_t size);
 	/* Feature words it can offer (arch/x86/cpuid.h). */
 	void (*cpuid_can)(uint32_t *words);
 
@@ -96,7 +102,10 @@ extern const struct accel accel_kvm, accel_soft;
  * with `restore`, from running that. */
 void accel_report(FILE *out, const struct restore *restore);
 
-/* The backend for a VM that asks for `want`; NULL with BOOT_ACCEL_UNAVAILABLE. */
-const struct accel *accel_choose(enum spec_accel want, struct err *err);
+/*
+ * The backend for a VM that asks for `want`; NULL with BOOT_ACCEL_UNAVAILABLE.
+ * `auto` believes what is remembered in the file verdict_fd (verdict.h; -1: none).
+ */
+const struct accel *accel_choose(enum spec_accel want, int verdict_fd, struct err *err);
 
 #endif

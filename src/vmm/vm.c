@@ -94,11 +94,23 @@ static int init_model(struct vm *vm, struct err *err)
 			      vm->host_khz, vm->spec.cpus, err);
 }
 
+/* A sibling has the source's, which works, unless another one is wanted. */
+static const struct accel *find_backend(const struct vm *vm, struct err *err)
+{
+	const struct vm *source = vm->restore ? vm->restore->source : NULL;
+	const struct accel *a = source ? source->accel : NULL;
+
+	if (a && (vm->spec.accel == SPEC_ACCEL_AUTO ||
+		  !strcmp(a->name, spec_accel_name(vm->spec.accel))))
+		return a;
+	return accel_choose(vm->spec.accel, spec_fds_get(&vm->fds, "verdict"), err);
+}
+
 static int init_accel(struct vm *vm, struct err *err)
 {
 	int ret;
 
-	vm->accel = accel_choose(vm->spec.accel, err);
+	vm->accel = find_backend(vm, err);
 	if (!vm->accel)
 		return -ENOTSUP;
 	ret = init_model(vm, err);

@@ -134,7 +134,7 @@ static const struct accel accel_fake = {
 	.board_get = board_get, .board_set = board_set, .stats = stats,
 };
 
-const struct accel *accel_choose(enum spec_accel want, struct err *err)
+const struct accel *accel_choose(enum spec_accel want, int verdict_fd, struct err *err)
 {
 	if (!fake_vm.refuse)
 		return &accel_fake;

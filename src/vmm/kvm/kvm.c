@@ -18,6 +18,9 @@
  * address space that made it): the child builds a new VM and sets the state.
  *
  * #syscalls ioctl mmap munmap eventfd2 write tgkill rt_sigreturn
+ * #ioctls KVM_CREATE_VM KVM_GET_VCPU_MMAP_SIZE KVM_SET_USER_MEMORY_REGION
+ * #ioctls KVM_GET_DIRTY_LOG KVM_IRQFD KVM_IRQ_LINE KVM_IOEVENTFD KVM_CREATE_VCPU
+ * #ioctls KVM_RUN
  */
 #include "vmm/kvm/kvm.h"
 
@@ -372,6 +375,7 @@ static int board_set(struct vm *vm, const struct x86_ioapic_state *ioapic,
 const struct accel accel_kvm = {
 	.name		= "kvm",
 	.probe		= kvm_probe,
+	.identity	= kvm_identity,
 	.cpuid_can	= kvm_x86_cpuid_can,
 	.vm_init	= vm_init,
 	.vm_done	= vm_done,

@@ -57,6 +57,7 @@ void kvm_x86_explain(struct kvm_vcpu *v, struct err *err);
 
 /* kvm_probe.c */
 int kvm_probe(unsigned limit_ms, struct err *err);
+int kvm_identity(char *line, size_t size);
 /* Opens /dev/kvm and checks the API; a descriptor or -errno with what to do. */
 int kvm_open(struct err *err);
 

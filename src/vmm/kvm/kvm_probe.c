@@ -8,8 +8,14 @@
  * (probe_guest.S) does once what a kernel does all the time, announcing each step
  * on a port; the last announced step is what failed.  The last step is plain speed:
  * a million turns of a loop, under a millisecond on hardware, seconds where kernel
- * code is interpreted.  All of it must be done limit_ms after the guest
- * starts; a timer signal ends KVM_RUN then.
+ * code is interpreted.  All of it may take limit_ms of this thread's CPU time, which a
+ * loaded host does not stretch, and some seconds of waiting, for a timer interrupt that
+ * never comes; a timer signal ends KVM_RUN then.
+ *
+ * The verdict is remembered (verdict.h) for as long as kernel, boot and device are
+ * the same.  What this user may open is not part of it: that is tried each time.
+ *
+ * #ioctls KVM_GET_API_VERSION
  *
  *	0x1000 page tables   0x4000 IDT   0x5000 GDT   0x6000 TSS
  *	0x7000 scratch       0x8000 stack, down         0x10000 code
@@ -23,13 +29,18 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/utsname.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "base/err.h"
 #include "base/io.h"
 #include "base/util.h"
+
+#define PROBE_VERSION 1		/* of what the guest does */
+#define WAIT_S	   2		/* at most, load included */
 
 #define RAM_SIZE   0x20000u
 #define CODE_GPA   0x10000u
@@ -247,26 +258,41 @@ static int run_guest(struct probe *p)
 	return p->step == STEP_DONE ? 0 : -EPROTO;
 }
 
+/* Both limits send the same signal; again and again, for it may come too early. */
+static int start_timer(clockid_t clock, struct itimerspec limit, struct kvm_run *run,
+		       timer_t *timer)
+{
+	struct sigevent ev = { .sigev_notify = SIGEV_SIGNAL,
+			       .sigev_signo = KVM_KICK_SIGNAL,
+			       .sigev_value.sival_ptr = run };
+
+	if (timer_create(clock, &ev, timer) < 0)
+		return -errno;
+	limit.it_interval.tv_nsec = 10000000;
+	timer_settime(*timer, 0, &limit, NULL);
+	return 0;
+}
+
 static int run_timed(struct probe *p, unsigned limit_ms)
 {
 	struct sigaction sa = { .sa_sigaction = out_of_time,
 				.sa_flags = SA_SIGINFO }, old;
-	struct sigevent ev = { .sigev_notify = SIGEV_SIGNAL,
-			       .sigev_signo = KVM_KICK_SIGNAL,
-			       .sigev_value.sival_ptr = p->run };
-	struct itimerspec limit = {
+	const struct itimerspec work = {
 		.it_value = { limit_ms / 1000, limit_ms % 1000 * 1000000L },
-		.it_interval = { 0, 10000000 },	/* the signal may come too early */
-	};
-	timer_t timer;
+	}, wait = { .it_value.tv_sec = WAIT_S };
+	timer_t cpu, wall;
 	int ret;
 
-	if (timer_create(CLOCK_MONOTONIC, &ev, &timer) < 0)
-		return -errno;
 	sigaction(KVM_KICK_SIGNAL, &sa, &old);
-	timer_settime(timer, 0, &limit, NULL);
-	ret = run_guest(p);
-	timer_delete(timer);
+	ret = start_timer(CLOCK_THREAD_CPUTIME_ID, work, p->run, &cpu);
+	if (!ret) {
+		ret = start_timer(CLOCK_MONOTONIC, wait, p->run, &wall);
+		if (!ret) {
+			ret = run_guest(p);
+			timer_delete(wall);
+		}
+		timer_delete(cpu);
+	}
 	sigaction(KVM_KICK_SIGNAL, &old, NULL);
 	return ret;
 }
@@ -291,6 +317,28 @@ static int verdict(struct probe *p, int ret, struct err *err)
 			       p->run->exit_reason == KVM_EXIT_INTERNAL_ERROR ?
 			       ", not emulated" : "");
 	}
+}
+
+/* The device node is made anew when its module is loaded again. */
+int kvm_identity(char *line, size_t size)
+{
+	char boot[64] = "";
+	struct utsname u;
+	struct stat st;
+	cleanup(io_closep) int fd = open("/proc/sys/kernel/random/boot_id",
+					 O_RDONLY | O_CLOEXEC);
+	cleanup(io_closep) int dev = open("/dev/kvm", O_RDWR | O_CLOEXEC);
+	int n;
+
+	if (fd < 0 || dev < 0 || io_read_full(fd, boot, sizeof(boot) - 1) <= 0 ||
+	    uname(&u) < 0 || fstat(dev, &st) < 0)
+		return -EIO;
+	boot[strcspn(boot, "\n")] = '\0';
+	n = snprintf(line, size, "probe %d boot %s kernel %s device %llx:%llx:%llx.%lx",
+		     PROBE_VERSION, boot, u.release, (unsigned long long)st.st_dev,
+		     (unsigned long long)st.st_ino, (unsigned long long)st.st_ctim.tv_sec,
+		     st.st_ctim.tv_nsec);
+	return n < (int)size ? 0 : -ENAMETOOLONG;
 }
 
 int kvm_probe(unsigned limit_ms, struct err *err)

@@ -13,6 +13,15 @@
  * its own in x86_state.  KVM offers a subset of it on each host; one that it does
  * not know is left out on save.  On load a refused MSR is an error unless the value
  * is zero, which is the reset value of all of them that a host may lack.
+ *
+ * #ioctls KVM_SET_TSS_ADDR KVM_SET_IDENTITY_MAP_ADDR KVM_CREATE_IRQCHIP
+ * #ioctls KVM_CHECK_EXTENSION KVM_GET_SUPPORTED_CPUID KVM_SET_CPUID2 KVM_GET_TSC_KHZ
+ * #ioctls KVM_GET_REGS KVM_SET_REGS KVM_GET_SREGS KVM_SET_SREGS KVM_GET_MSRS
+ * #ioctls KVM_SET_MSRS KVM_GET_XSAVE KVM_GET_XSAVE2 KVM_SET_XSAVE KVM_GET_XCRS
+ * #ioctls KVM_SET_XCRS KVM_GET_LAPIC KVM_SET_LAPIC KVM_GET_DEBUGREGS
+ * #ioctls KVM_SET_DEBUGREGS KVM_GET_VCPU_EVENTS KVM_SET_VCPU_EVENTS
+ * #ioctls KVM_GET_MP_STATE KVM_SET_MP_STATE KVM_GET_IRQCHIP KVM_SET_IRQCHIP
+ * #ioctls KVM_GET_CLOCK KVM_SET_CLOCK
  */
 #include "vmm/kvm/kvm.h"
 
