@@ -13,14 +13,18 @@
  *		says itself what the device needs, and what no file needs is not
  *		there for an intruder either: no execve, no ptrace, no mount.
  *
+ *		Arguments are looked at where they decide what a call is: the
+ *		numbers of ioctls ("#ioctls"), memory that is to be executed,
+ *		families of sockets, what prctl sets.
+ *
  * A call outside the list is answered with ENOSYS, and logged: libraries
  * then fall back or fail in order, and a forgotten annotation is a line to read,
- * not a dead VM.
+ * not a dead VM.  Tests set MACHINEN_SANDBOX=strict, where it is a dead VM.
  *
  * What libc, GLib and libslirp need on their own:
  * #syscalls brk mmap munmap mremap mprotect madvise futex rseq membarrier
  * #syscalls rt_sigreturn rt_sigaction rt_sigprocmask sigaltstack tgkill
- * #syscalls exit exit_group clone clone3 set_robust_list restart_syscall
+ * #syscalls exit exit_group clone set_robust_list restart_syscall
  * #syscalls gettid getpid getppid getuid geteuid getgid getegid sched_yield
  * #syscalls sched_getaffinity sched_setaffinity sysinfo prlimit64 uname
  * #syscalls clock_gettime clock_nanosleep nanosleep gettimeofday time getrandom
@@ -44,12 +48,18 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/fs.h>
+#include <linux/kvm.h>
 #include <linux/landlock.h>
+#include <sched.h>
 #include <seccomp.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <ucontext.h>
@@ -160,6 +170,46 @@ static const struct {
 #undef X
 };
 
+static const uint32_t ioctls[] = {
+#define X(number, file) number,
+	VMM_IOCTLS(X)
+#undef X
+};
+
+#define NR_ARGS 3
+#define NAMESPACES (CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWNET | \
+		    CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWCGROUP)
+
+/* What a call's arguments must be: (arg & mask) == value; rows of one call are
+ * alternatives.  The kernel itself ignores the upper half of an int. */
+#define INT 0xffffffffull
+static const struct arg_rule {
+	const char *call;
+	bool net;		/* only for a VM that has a network */
+	struct { unsigned arg; uint64_t mask, value; } must[NR_ARGS];
+	unsigned nr;
+} arg_rules[] = {
+	/* Code appears as a shared mapping of a file that is not writable there,
+	 * and as nothing else: that is how the software CPU's caches come. */
+	{ "mmap", .must = { { 2, PROT_EXEC, 0 } }, .nr = 1 },
+	{ "mmap", .nr = 2,
+	  .must = { { 2, ~0ull, PROT_READ | PROT_EXEC },
+		    { 3, MAP_TYPE | MAP_ANONYMOUS, MAP_SHARED } } },
+	{ "mprotect", .must = { { 2, PROT_EXEC, 0 } }, .nr = 1 },
+	/* Unix sockets are given to us; making one could reach any daemon's. */
+	{ "socket", .net = true, .nr = 2,
+	  .must = { { 0, INT, AF_INET }, { 1, 15, SOCK_STREAM } } },
+	{ "socket", .net = true, .nr = 2,
+	  .must = { { 0, INT, AF_INET }, { 1, 15, SOCK_DGRAM } } },
+	{ "socket", .net = true, .nr = 2,
+	  .must = { { 0, INT, AF_INET6 }, { 1, 15, SOCK_STREAM } } },
+	{ "socket", .net = true, .nr = 2,
+	  .must = { { 0, INT, AF_INET6 }, { 1, 15, SOCK_DGRAM } } },
+	{ "prctl", .must = { { 0, INT, PR_SET_PDEATHSIG } }, .nr = 1 },
+	{ "prctl", .must = { { 0, INT, PR_SET_NAME } }, .nr = 1 },
+	{ "clone", .must = { { 0, NAMESPACES, 0 } }, .nr = 1 },
+};
+
 /* log_line() formats on the stack and makes one write: fit for a handler. */
 static void refused(int sig, siginfo_t *si, void *context)
 {
@@ -169,32 +219,83 @@ static void refused(int sig, siginfo_t *si, void *context)
 	uc->uc_mcontext.gregs[REG_RAX] = -ENOSYS;
 }
 
-static int catch_refusals(void)
+static void refused_for_good(int sig, siginfo_t *si, void *context)
+{
+	refused(sig, si, context);
+	_exit(1);
+}
+
+static int catch_refusals(bool strict)
 {
 	struct sigaction sa = {
-		.sa_sigaction = refused,
+		.sa_sigaction = strict ? refused_for_good : refused,
 		.sa_flags = SA_SIGINFO | SA_RESTART | SA_ONSTACK,
 	};
 
 	return sigaction(SIGSYS, &sa, NULL) < 0 ? -errno : 0;
 }
 
-static int enter_seccomp(struct err *err)
+static struct scmp_arg_cmp must_be(unsigned arg, uint64_t mask, uint64_t value)
 {
-	scmp_filter_ctx ctx = seccomp_init(SCMP_ACT_TRAP);
-	int ret = ctx ? catch_refusals() : -ENOMEM;
+	return SCMP_CMP(arg, SCMP_CMP_MASKED_EQ, mask, value);
+}
+
+static int add_arg_rule(scmp_filter_ctx ctx, const struct arg_rule *r, int nr)
+{
+	struct scmp_arg_cmp cmp[NR_ARGS];
+
+	for (unsigned i = 0; i < r->nr; i++)
+		cmp[i] = must_be(r->must[i].arg, r->must[i].mask, r->must[i].value);
+	return seccomp_rule_add_array(ctx, SCMP_ACT_ALLOW, nr, r->nr, cmp);
+}
+
+/* The call as a whole, unless there are rules for its arguments. */
+static int allow_call(scmp_filter_ctx ctx, const char *name, int nr, bool net)
+{
+	bool whole = true;
+	int ret = 0;
+
+	for (size_t i = 0; i < ARRAY_LEN(arg_rules) && !ret; i++) {
+		if (strcmp(arg_rules[i].call, name))
+			continue;
+		whole = false;
+		if (net || !arg_rules[i].net)
+			ret = add_arg_rule(ctx, &arg_rules[i], nr);
+	}
+	for (size_t i = 0; !strcmp(name, "ioctl") && i < ARRAY_LEN(ioctls) && !ret; i++) {
+		whole = false;
+		ret = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, nr, 1, must_be(1, INT, ioctls[i]));
+	}
+	return whole ? seccomp_rule_add(ctx, SCMP_ACT_ALLOW, nr, 0) : ret;
+}
+
+static int allow_calls(scmp_filter_ctx ctx, bool net, struct err *err)
+{
+	int ret = 0;
 
 	for (size_t i = 0; i < ARRAY_LEN(allowed) && !ret; i++) {
 		int nr = seccomp_syscall_resolve_name(allowed[i].name);
 
 		if (nr == __NR_SCMP_ERROR)
-			ret = err_set(err, EINVAL, "%s wants system call %s, which is none",
-				      allowed[i].wanted_by, allowed[i].name);
-		else
-			ret = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, nr, 0);
+			return err_set(err, EINVAL, "%s wants system call %s, which is none",
+				       allowed[i].wanted_by, allowed[i].name);
+		ret = allow_call(ctx, allowed[i].name, nr, net);
 		if (ret == -EDOM || ret == -EEXIST)
 			ret = 0;	/* not on this architecture; twice */
 	}
+	return ret;
+}
+
+static int enter_seccomp(const struct vm *vm, bool strict, struct err *err)
+{
+	scmp_filter_ctx ctx = seccomp_init(SCMP_ACT_TRAP);
+	int ret = ctx ? catch_refusals(strict) : -ENOMEM;
+
+	if (!ret)
+		ret = allow_calls(ctx, vm->spec.net, err);
+	/* Its flags are in memory, where no filter sees them; libc takes clone then. */
+	if (!ret)
+		ret = seccomp_rule_add(ctx, SCMP_ACT_ERRNO(ENOSYS), SCMP_SYS(clone3), 0);
 	/* Pool threads may be there already. */
 	if (!ret)
 		ret = seccomp_attr_set(ctx, SCMP_FLTATR_CTL_TSYNC, 1);
@@ -206,13 +307,13 @@ static int enter_seccomp(struct err *err)
 
 int sandbox_enter(const struct vm *vm, struct err *err)
 {
-	const char *off = getenv("MACHINEN_SANDBOX");
+	const char *mode = getenv("MACHINEN_SANDBOX");
 	int ret;
 
-	if (off && !strcmp(off, "off")) {
+	if (mode && !strcmp(mode, "off")) {
 		log_warn("sandbox", "switched off by MACHINEN_SANDBOX");
 		return 0;
 	}
 	ret = enter_landlock(vm, err);
-	return ret ? ret : enter_seccomp(err);
+	return ret ? ret : enter_seccomp(vm, mode && !strcmp(mode, "strict"), err);
 }

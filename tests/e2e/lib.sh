@@ -13,6 +13,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.." || exit 1
 O=${O:-build}
 export PATH="$PWD/$O/bin:$PATH"
 unset MACHINEN_LOG MACHINEN_ACCEL NO_COLOR
+[ -z "${BACKEND:-}" ] || export MACHINEN_ACCEL=$BACKEND
+export MACHINEN_SANDBOX=strict		# a system call that nobody declared ends the VM
 tap_n=0 tap_failed=0 out='' err='' status=0
 
 scratch=$(mktemp -d "${TMPDIR:-/tmp}/machinen-test.XXXXXX")

@@ -7,6 +7,7 @@
  * zeroes elsewhere, since our promise is that discarded content reads as zeroes.
  *
  * #syscalls preadv pwritev fdatasync fallocate
+ * #ioctls BLKGETSIZE64
  */
 #include <errno.h>
 #include <fcntl.h>

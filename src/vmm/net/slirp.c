@@ -28,6 +28,8 @@
  *
  * #syscalls socket connect bind listen accept recvfrom sendto setsockopt
  * #syscalls getsockname getsockopt ioctl shutdown recv send
+ * libslirp asks how much a datagram holds:
+ * #ioctls FIONREAD
  */
 #include <arpa/inet.h>
 #include <errno.h>
