@@ -5,9 +5,11 @@
  * changes, modes of the FPU.
  *
  * The programs are in tests/lib/guest_progs.S and guest_code.S; the third time they
- * run, the interpreter checks the translator's every step.  BACKEND=kvm runs them on KVM, which
- * must give the same answers.
+ * run, the interpreter checks the translator's every step.  BACKEND=kvm
+ * runs them on KVM, which must give the same answers.  Where KVM's own CPU is QEMU's
+ * emulation (tests/lab), those programs are left out that show its flaws.
  */
+#include <cpuid.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -350,8 +352,9 @@ static struct guest *make_guest(struct job *job)
 				    job->how == INTERPRETER ? SPEC_ENGINE_INTERP : SPEC_ENGINE_JIT);
 
 	if (!g)
-		printf("# this backend does not run here: nothing was tested\n");
-	else if (job->how == LOCKSTEP)
+		printf("# this backend does not run here\n");
+	assert_non_null(g);
+	if (job->how == LOCKSTEP && !on_kvm())
 		job->lockstep = lockstep_attach(g->vm.vcpu[0].accel_vcpu, &calls);
 	return g;
 }
@@ -370,7 +373,7 @@ static void gives_known_answers(void **state)
 {
 	struct job *job = *state;
 	struct guest *g = make_guest(job);
-	bool right = !g || run_program(g, job->program);
+	bool right = run_program(g, job->program);
 
 	free_guest(job, g);
 	assert_true(right);
@@ -383,8 +386,6 @@ static void work_survives_interruption(void **state)
 	struct guest *g = make_guest(*state);
 	uint64_t r[34];
 
-	if (!g)
-		return;
 	guest_run(g, prog_interrupted_work,
 		  (uint64_t)(prog_interrupted_work_end - prog_interrupted_work));
 	memcpy(r, g->result, sizeof(r));
@@ -403,21 +404,67 @@ static void work_survives_interruption(void **state)
 
 #define NR_JOBS (ARRAY_LEN(programs) + 1)
 
-static void add_tests(struct CMUnitTest *test, struct job *job, char (*name)[64],
-		      enum how how)
-{
-	for (unsigned n = 0; n < NR_JOBS; n++) {
-		bool work = n == ARRAY_LEN(programs);
+/* What QEMU 7.2's emulated CPU does otherwise than the real ones. */
+static const struct {
+	const char *program, *flaw;
+} tcg_flaws[] = {
+	{ "page_faults", "no error code for reserved bits of a PTE" },
+	{ "tlb", "no PCID" },
+	{ "soft_ints", "no INT1; error codes of 16 times the vector" },
+	{ "gs_base", "addresses in MSRs need not be canonical" },
+	{ "breakpoints", "no faults of DR7.GD" },
+	{ "interrupts", "error codes of 16 times the vector" },
+	{ "fpu_modes", "no SSE exceptions; FXRSTOR takes any MXCSR" },
+};
 
-		job[n] = (struct job){ .program = work ? NULL : &programs[n], .how = how };
+static bool on_emulated_cpu(void)
+{
+	char brand[48] = "";
+
+	for (unsigned i = 0; i < 3; i++) {
+		unsigned r[4] = { 0 };
+
+		__get_cpuid(0x80000002 + i, &r[0], &r[1], &r[2], &r[3]);
+		memcpy(brand + 16 * i, r, sizeof(r));
+	}
+	return !strncmp(brand, "QEMU TCG", 8);
+}
+
+static bool left_out(const struct program *p)
+{
+	if (!on_kvm() || !on_emulated_cpu())
+		return false;
+	for (unsigned i = 0; i < ARRAY_LEN(tcg_flaws); i++) {
+		if (strcmp(tcg_flaws[i].program, p->name))
+			continue;
+		printf("# left out: %s: QEMU's emulated CPU: %s\n", p->name,
+		       tcg_flaws[i].flaw);
+		return true;
+	}
+	return false;
+}
+
+static unsigned add_tests(struct CMUnitTest *test, struct job *job, char (*name)[64],
+			  enum how how)
+{
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < NR_JOBS; i++) {
+		const struct program *p = i < ARRAY_LEN(programs) ? &programs[i] : NULL;
+
+		if (p && left_out(p))
+			continue;
+		job[n] = (struct job){ .program = p, .how = how };
 		snprintf(name[n], sizeof(name[n]), "%s: %s",
 			 on_kvm() ? "kvm" : how_names[how],
-			 work ? "work_survives_interruption" : programs[n].name);
+			 p ? p->name : "work_survives_interruption");
 		test[n] = (struct CMUnitTest){
 			.name = name[n], .initial_state = &job[n],
-			.test_func = work ? work_survives_interruption : gives_known_answers,
+			.test_func = p ? gives_known_answers : work_survives_interruption,
 		};
+		n++;
 	}
+	return n;
 }
 
 int main(void)
@@ -425,10 +472,9 @@ int main(void)
 	static struct CMUnitTest tests[NR_HOWS * NR_JOBS];
 	static struct job jobs[NR_HOWS * NR_JOBS];
 	static char names[NR_HOWS * NR_JOBS][64];
+	unsigned n = add_tests(tests, jobs, names, INTERPRETER);
 
-	for (enum how how = 0; how < NR_HOWS; how++)
-		add_tests(tests + how * NR_JOBS, jobs + how * NR_JOBS,
-			  names + how * NR_JOBS, how);
-	return _cmocka_run_group_tests("system", tests, on_kvm() ? NR_JOBS : NR_HOWS * NR_JOBS,
-				       NULL, NULL);
+	for (enum how how = TRANSLATOR; how < NR_HOWS && !on_kvm(); how++)
+		n += add_tests(tests + n, jobs + n, names + n, how);
+	return _cmocka_run_group_tests("system", tests, n, NULL, NULL);
 }

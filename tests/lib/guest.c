@@ -102,7 +102,7 @@ static struct x86_segment flat(uint16_t sel, uint32_t attr)
 	return (struct x86_segment){ .sel = sel, .limit = 0xffffffff, .attr = attr };
 }
 
-static void set_start(struct x86_state *s)
+void guest_set_start(struct x86_state *s)
 {
 	for (int i = 0; i < X86_NR_SEGS; i++)
 		s->seg[i] = flat(G_SS, 0xc093);
@@ -199,6 +199,15 @@ static void load(struct guest *g, const void *program, uint64_t len)
 	put64(g, G_LOGPTR, G_LOG);
 }
 
+/* An emulated machine takes its time (tests/lab). */
+static unsigned slowness(void)
+{
+	const char *slow = getenv("TEST_SLOW");
+	int n = slow ? atoi(slow) : 1;
+
+	return n > 0 ? (unsigned)n : 1;
+}
+
 static void watch(struct guest *g, unsigned seconds)
 {
 	struct itimerval t = { .it_value.tv_sec = seconds };
@@ -218,10 +227,10 @@ void guest_run(struct guest *g, const void *program, uint64_t len)
 	g->ended = g->hung = false;
 	if (g->vm.accel->vcpu_get(c, g->state, &err))
 		return;
-	set_start(g->state);
+	guest_set_start(g->state);
 	if (g->vm.accel->vcpu_set(c, g->state, &err))
 		return;
-	watch(g, SECONDS);
+	watch(g, SECONDS * slowness());
 	do
 		g->exit = g->vm.accel->vcpu_run(c, &err);
 	while (g->exit == ACCEL_EXIT_KICK && !g->ended && !g->hung);

@@ -34,7 +34,9 @@ struct guest {
 /* NULL when the backend does not run here. */
 struct guest *guest_new(const struct accel *accel, enum spec_engine engine);
 void guest_free(struct guest *g);
-/* Loads the program and runs it to its end; at most 10 s. */
+/* Registers as a program finds them; the rest of s stays. */
+void guest_set_start(struct x86_state *s);
+/* Loads the program and runs it to its end; at most 10 s, or TEST_SLOW times that. */
 void guest_run(struct guest *g, const void *program, uint64_t len);
 
 #endif
