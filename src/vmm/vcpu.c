@@ -24,6 +24,7 @@
 #include "base/log.h"
 #include "base/util.h"
 #include "vmm/accel.h"
+#include "vmm/arch/x86/state.h"
 #include "vmm/vm.h"
 
 /* ---- dispatch ---- */
@@ -96,9 +97,12 @@ static void park(struct vcpu *c, bool for_good)
 static void crashed(struct vcpu *c, enum accel_exit why, const struct err *err)
 {
 	struct err own = *err;
+	struct x86_state state;
 
 	if (!own.num)
 		err_set(&own, EIO, "no details");
+	if (!c->vm->accel->vcpu_get(c, &state, NULL))
+		x86_explain(&state, &c->vm->mem, &own);
 	err_wrap(&own, -own.num, why == ACCEL_EXIT_SHUTDOWN ?
 		 "vCPU %u: triple fault" : "vCPU %u: the CPU backend gave up", c->id);
 	vm_crash(c->vm, &own);

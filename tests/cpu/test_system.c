@@ -206,7 +206,7 @@ static const struct expect general_protection_log[] = {
 
 #define DECLARE(n) extern const uint8_t prog_##n[], prog_##n##_end[]
 DECLARE(page_faults); DECLARE(smep_smap); DECLARE(accessed_dirty); DECLARE(tlb);
-DECLARE(one_base);
+DECLARE(one_base); DECLARE(jump_to_nowhere);
 DECLARE(stacks); DECLARE(soft_ints); DECLARE(double_fault); DECLARE(triple_fault);
 DECLARE(segments); DECLARE(syscalls); DECLARE(gs_base); DECLARE(single_step);
 DECLARE(breakpoints); DECLARE(self_modifying); DECLARE(string_faults);
@@ -402,6 +402,25 @@ static void work_survives_interruption(void **state)
 	assert_true(r[33] >= 380000);	/* steps */
 }
 
+/* What KVM cannot run: the guest is told from, not the host's fault. */
+static void kvm_says_where_it_gave_up(void **state)
+{
+	struct guest *g = make_guest(*state);
+	struct err err;
+
+	guest_run(g, prog_jump_to_nowhere,
+		  (uint64_t)(prog_jump_to_nowhere_end - prog_jump_to_nowhere));
+	assert_int_equal(g->exit, ACCEL_EXIT_ERROR);
+	err = g->err;
+	x86_explain(g->state, &g->vm.mem, &err);
+	printf("# %s\n", err_message(&err));
+	for (unsigned i = 0; err_cause(&err, i); i++)
+		printf("#   %s\n", err_cause(&err, i));
+	assert_non_null(strstr(err_message(&err), "at rip 0x100000 "));
+	assert_non_null(strstr(err_message(&g->err), "KVM "));
+	free_guest(*state, g);
+}
+
 #define NR_JOBS (ARRAY_LEN(programs) + 1)
 
 /* What QEMU 7.2's emulated CPU does otherwise than the real ones. */
@@ -476,5 +495,8 @@ int main(void)
 
 	for (enum how how = TRANSLATOR; how < NR_HOWS && !on_kvm(); how++)
 		n += add_tests(tests + n, jobs + n, names + n, how);
+	if (on_kvm())
+		tests[n++] = (struct CMUnitTest)cmocka_unit_test_prestate(
+			kvm_says_where_it_gave_up, &jobs[0]);
 	return _cmocka_run_group_tests("system", tests, n, NULL, NULL);
 }

@@ -107,7 +107,7 @@ void guest_set_start(struct x86_state *s)
 	for (int i = 0; i < X86_NR_SEGS; i++)
 		s->seg[i] = flat(G_SS, 0xc093);
 	s->seg[X86_CS] = flat(G_CS, 0xa09b);
-	s->seg[X86_LDTR] = flat(0, X86_SEG_UNUSABLE);
+	s->seg[X86_LDTR] = (struct x86_segment){ .attr = X86_SEG_UNUSABLE };
 	s->seg[X86_TR] = (struct x86_segment){ G_TSS, 0x67, 0x8b, G_TR };
 	s->gdt = (struct x86_dtable){ G_GDT, 9 * 8 - 1 };
 	s->idt = (struct x86_dtable){ G_IDT, 4095 };
@@ -155,7 +155,7 @@ struct guest *guest_new(const struct accel *accel, enum spec_engine engine)
 	g->vm.vcpu[0].vm = &g->vm;
 	pthread_mutex_init(&g->vm.lock, NULL);
 	accel->cpuid_can(can);
-	if (g->state && (!accel->probe || accel->probe(LIMIT_PROBE_MS, &err) == 0) &&
+	if (g->state && (!accel->probe || accel->probe(20 * LIMIT_PROBE_MS, &err) == 0) &&
 	    cpu_model_init(&g->vm.model, "portable", can, 1000000, 1, &err) == 0 &&
 	    mem_init(&g->vm.mem, RAM_SIZE, -1, &err) == 0 &&
 	    bus_add(&g->vm.pio, &end, &err) == 0 && bus_add(&g->vm.pio, &dma, &err) == 0 &&
@@ -220,22 +220,22 @@ static void watch(struct guest *g, unsigned seconds)
 void guest_run(struct guest *g, const void *program, uint64_t len)
 {
 	struct vcpu *c = &g->vm.vcpu[0];
-	struct err err = ERR_INIT;
 	uint64_t logptr = 0;
 
 	load(g, program, len);
+	err_clear(&g->err);
 	g->ended = g->hung = false;
-	if (g->vm.accel->vcpu_get(c, g->state, &err))
+	if (g->vm.accel->vcpu_get(c, g->state, &g->err))
 		return;
 	guest_set_start(g->state);
-	if (g->vm.accel->vcpu_set(c, g->state, &err))
+	if (g->vm.accel->vcpu_set(c, g->state, &g->err))
 		return;
 	watch(g, SECONDS * slowness());
 	do
-		g->exit = g->vm.accel->vcpu_run(c, &err);
+		g->exit = g->vm.accel->vcpu_run(c, &g->err);
 	while (g->exit == ACCEL_EXIT_KICK && !g->ended && !g->hung);
 	watch(NULL, 0);
-	g->vm.accel->vcpu_get(c, g->state, &err);
+	g->vm.accel->vcpu_get(c, g->state, &g->err);
 	mem_read(&g->vm.mem, G_LOGPTR, &logptr, 8);
 	g->log = mem_ptr(&g->vm.mem, G_LOG, 0x10000);
 	g->nr_log = (unsigned)((logptr - G_LOG) / G_REC_SIZE);

@@ -12,6 +12,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "base/err.h"
 #include "tests/lib/guest_layout.h"
 #include "vmm/accel.h"
 #include "vmm/arch/x86/state.h"
@@ -26,6 +27,7 @@ struct guest {
 	struct x86_state *state;	/* after the run */
 	enum accel_exit exit;		/* KICK: the program came to its end */
 	bool ended, hung;
+	struct err err;			/* of an exit that is none of these */
 	const struct guest_record *log;	/* in guest memory */
 	unsigned nr_log;
 	const uint64_t *result;		/* at G_RESULT */

@@ -331,6 +331,15 @@
 	ud2
 	END	triple_fault
 
+/* Where neither RAM nor a device is. */
+	PROG	jump_to_nowhere
+	movl	$0xd0000003, %eax
+	movq	%rax, G_PTE(G_KPAGE)
+	invlpg	G_KPAGE
+	movl	$G_KPAGE, %eax
+	jmp	*%rax
+	END	jump_to_nowhere
+
 /* --- segments, IRET ------------------------------------------------------------------------ */
 
 	PROG	segments

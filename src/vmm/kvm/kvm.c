@@ -264,29 +264,46 @@ static void handle_pio(struct vcpu *c, struct kvm_run *run)
 			 run->io.direction == KVM_EXIT_IO_OUT);
 }
 
+/* Why KVM ended KVM_RUN for good; whoever hears it adds the registers. */
+static int internal_error(const struct kvm_run *run, struct err *err)
+{
+	static const char *const why[] = {
+		[KVM_INTERNAL_ERROR_EMULATION] = "cannot emulate the instruction at rip",
+		[KVM_INTERNAL_ERROR_SIMUL_EX] = "met two exceptions at once",
+		[KVM_INTERNAL_ERROR_DELIVERY_EV] = "failed while an event was delivered",
+		[KVM_INTERNAL_ERROR_UNEXPECTED_EXIT_REASON] = "met an exit it does not know",
+	};
+	unsigned sub = run->internal.suberror;
+
+	if (sub < ARRAY_LEN(why) && why[sub])
+		return err_set(err, EIO, "KVM %s", why[sub]);
+	return err_set(err, EIO, "KVM failed inside (error %u)", sub);
+}
+
 static enum accel_exit broken(struct kvm_vcpu *v, struct err *err)
 {
 	struct kvm_run *run = v->run;
-	enum accel_exit exit = ACCEL_EXIT_ERROR;
 
 	switch (run->exit_reason) {
 	case KVM_EXIT_SHUTDOWN:
-		err_set(err, EIO, "triple fault");
-		exit = ACCEL_EXIT_SHUTDOWN;
-		break;
+		err_set(err, EIO, "an exception could not be delivered, nor the double fault");
+		return ACCEL_EXIT_SHUTDOWN;
 	case KVM_EXIT_FAIL_ENTRY:
 		err_set(err, EIO, "the CPU refused to enter the guest, reason %#llx",
 			(unsigned long long)run->fail_entry.hardware_entry_failure_reason);
 		break;
 	case KVM_EXIT_INTERNAL_ERROR:
-		err_set(err, EIO, "KVM could not emulate an instruction (suberror %u)",
-			run->internal.suberror);
+		internal_error(run, err);
+		break;
+	case KVM_EXIT_UNKNOWN:
+		err_set(err, EIO, "the CPU left the guest for an unknown reason %#llx",
+			(unsigned long long)run->hw.hardware_exit_reason);
 		break;
 	default:
-		err_set(err, EIO, "unexpected KVM exit %u", run->exit_reason);
+		err_set(err, EIO, "KVM left the guest for reason %u, which is not expected",
+			run->exit_reason);
 	}
-	kvm_x86_explain(v, err);
-	return exit;
+	return ACCEL_EXIT_ERROR;
 }
 
 static enum accel_exit run_loop(struct vcpu *c, struct kvm_vcpu *v,
@@ -303,7 +320,6 @@ static enum accel_exit run_loop(struct vcpu *c, struct kvm_vcpu *v,
 			if (errno == EINTR || errno == EAGAIN)
 				continue;
 			err_set(err, errno, "KVM_RUN: %s", strerror(errno));
-			kvm_x86_explain(v, err);
 			return ACCEL_EXIT_ERROR;
 		}
 		switch (run->exit_reason) {

@@ -52,8 +52,6 @@ int kvm_x86_board_get(struct kvm_vm *k, struct x86_ioapic_state *ioapic,
 		      struct x86_clock_state *clock, struct err *err);
 int kvm_x86_board_set(struct kvm_vm *k, const struct x86_ioapic_state *ioapic,
 		      const struct x86_clock_state *clock, struct err *err);
-/* Puts the registers and the bytes at rip before what err holds. */
-void kvm_x86_explain(struct kvm_vcpu *v, struct err *err);
 
 /* kvm_probe.c */
 int kvm_probe(unsigned limit_ms, struct err *err);

@@ -63,8 +63,7 @@ static const uint32_t saved_msrs[] = {
 	0x17a, 0x17b,			/* MCG_STATUS, MCG_CTL */
 	0xc0000081, 0xc0000082, 0xc0000083, 0xc0000084,	/* STAR … SFMASK */
 	0xc0000102, 0xc0000103,		/* KERNEL_GS_BASE, TSC_AUX */
-	0x11, 0x12,			/* kvmclock, old numbers */
-	0x4b564d00, 0x4b564d01,		/* kvmclock */
+	0x4b564d00, 0x4b564d01,		/* kvmclock; 0x11 and 0x12 are the same two */
 	0x4b564d02, 0x4b564d03, 0x4b564d04,	/* async PF, steal time, PV EOI */
 };
 
@@ -245,13 +244,18 @@ static void events_get(const struct kvm_vcpu_events *e, struct x86_state *s)
 	s->ev.vector = exc ? e->exception.nr : e->interrupt.nr;
 	s->ev.has_error = exc && e->exception.has_error_code;
 	s->ev.error = s->ev.has_error ? e->exception.error_code : 0;
-	s->ev.soft = !exc && e->interrupt.injected && e->interrupt.soft;
 	s->ev.nmi_pending = e->nmi.pending || e->nmi.injected;
 	s->ev.nmi_masked = e->nmi.masked;
+	/* AMD has one shadow for both, and KVM sets both bits. */
 	s->ev.sti_shadow = e->interrupt.shadow & KVM_X86_SHADOW_INT_STI;
-	s->ev.mov_ss_shadow = e->interrupt.shadow & KVM_X86_SHADOW_INT_MOV_SS;
+	s->ev.mov_ss_shadow = e->interrupt.shadow == KVM_X86_SHADOW_INT_MOV_SS;
 }
 
+/*
+ * An INT n that is due goes in as an ordinary interrupt: its rip is past the
+ * instruction, and KVM, told that it is a software interrupt, would look for the
+ * instruction at rip to skip it.
+ */
 static void events_set(struct kvm_vcpu_events *e, const struct x86_state *s)
 {
 	bool exc = s->ev.pending && s->ev.vector < 32 && !s->ev.soft;
@@ -270,7 +274,6 @@ static void events_set(struct kvm_vcpu_events *e, const struct x86_state *s)
 	} else if (s->ev.pending) {
 		e->interrupt.injected = 1;
 		e->interrupt.nr = s->ev.vector;
-		e->interrupt.soft = s->ev.soft;
 	}
 }
 
@@ -538,18 +541,4 @@ int kvm_x86_board_set(struct kvm_vm *k, const struct x86_ioapic_state *ioapic,
 	    ioctl(k->vm_fd, KVM_SET_CLOCK, &now) < 0)
 		return failed(err, "KVM refused the board's state");
 	return 0;
-}
-
-void kvm_x86_explain(struct kvm_vcpu *v, struct err *err)
-{
-	struct kvm_sregs s;
-	struct kvm_regs r;
-
-	if (ioctl(v->fd, KVM_GET_REGS, &r) < 0 || ioctl(v->fd, KVM_GET_SREGS, &s) < 0)
-		return;
-	err_wrap(err, -EIO, "vCPU stopped at rip=%#llx rsp=%#llx rflags=%#llx "
-		 "rax=%#llx rbx=%#llx rcx=%#llx rdx=%#llx rsi=%#llx rdi=%#llx "
-		 "cr0=%#llx cr2=%#llx cr3=%#llx cr4=%#llx efer=%#llx cs=%#x",
-		 r.rip, r.rsp, r.rflags, r.rax, r.rbx, r.rcx, r.rdx, r.rsi,
-		 r.rdi, s.cr0, s.cr2, s.cr3, s.cr4, s.efer, s.cs.selector);
 }

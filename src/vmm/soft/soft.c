@@ -226,33 +226,6 @@ static void soft_vcpu_done(struct vcpu *vcpu)
 	vcpu->accel_vcpu = NULL;
 }
 
-/* Where a guest ended that nobody can ask any more. */
-static int describe(struct soft_cpu *cpu, struct err *err)
-{
-	char code[16 * 3 + 1] = "";
-	const struct tlb2_entry *t = mmu_translate(cpu, cpu->rip, ACC_EXEC | ACC_PROBE);
-
-	for (unsigned k = 0; t && (t->flags & WALK_RAM) && k < 16; k++) {
-		uint64_t at = (cpu->rip & ~PAGE_MASK) + k;
-
-		if (at >= PAGE_SIZE)
-			break;
-		snprintf(code + 3 * k, 4, "%02x ", cpu->mem->base[t->gpa + at]);
-	}
-	return err_set(err, EIO,
-		"the guest's CPU shut down (triple fault): exception %u error %#x at rip %#llx "
-		"code %s rsp %#llx rflags %#llx cr0 %#llx cr2 %#llx cr3 %#llx cr4 %#llx cpl %u "
-		"rax %#llx rbx %#llx rcx %#llx rdx %#llx rsi %#llx rdi %#llx rbp %#llx",
-		cpu->event.vector, cpu->event.error, (unsigned long long)cpu->rip, code,
-		(unsigned long long)cpu->gpr[X86_RSP], (unsigned long long)rflags_get(cpu),
-		(unsigned long long)cpu->cr0, (unsigned long long)cpu->cr2,
-		(unsigned long long)cpu->cr3, (unsigned long long)cpu->cr4, cpu->cpl,
-		(unsigned long long)cpu->gpr[X86_RAX], (unsigned long long)cpu->gpr[X86_RBX],
-		(unsigned long long)cpu->gpr[X86_RCX], (unsigned long long)cpu->gpr[X86_RDX],
-		(unsigned long long)cpu->gpr[X86_RSI], (unsigned long long)cpu->gpr[X86_RDI],
-		(unsigned long long)cpu->gpr[X86_RBP]);
-}
-
 static enum accel_exit soft_vcpu_run(struct vcpu *vcpu, struct err *err)
 {
 	struct soft_cpu *cpu = vcpu->accel_vcpu;
@@ -263,7 +236,8 @@ static enum accel_exit soft_vcpu_run(struct vcpu *vcpu, struct err *err)
 	}
 	if (soft_run(cpu, 0, 0) == SOFT_STOP_KICK)
 		return ACCEL_EXIT_KICK;
-	describe(cpu, err);
+	err_set(err, EIO, "exception %u (error code %#x) could not be delivered",
+		cpu->event.vector, cpu->event.error);
 	return ACCEL_EXIT_SHUTDOWN;
 }
 

@@ -62,43 +62,56 @@ static void check(const char *what, uint64_t got, uint64_t wanted)
 		wrong(what, got, wanted);
 }
 
-/* ymm15 is the step of all; st(1) the step of st(0), above six that wait. */
-static void churn(struct vectors *v, long double *x)
+/*
+ * Register 15 is the step of all; st(1) the step of st(0), above six that wait.
+ * The same in 256 and in 128 bits: a kernel that found no usable XSAVE, as guests of
+ * QEMU's emulated SVM do, has no AVX.
+ */
+#define ALL(m, to) \
+	m(0, to) m(1, to) m(2, to) m(3, to) m(4, to) m(5, to) m(6, to) m(7, to) \
+	m(8, to) m(9, to) m(10, to) m(11, to) m(12, to) m(13, to) m(14, to)
+#define LOAD(n, r)  "movdqa 32*" #n "(%1), %%" r #n "\n"
+#define STORE(n, r) "movdqa %%" r #n ", 32*" #n "(%1)\n"
+#define VLOAD(n, r) "v" LOAD(n, r)
+#define VSTORE(n, r) "v" STORE(n, r)
+#define X87_LOAD "fldt 112(%2)\n fldt 96(%2)\n fldt 80(%2)\n fldt 64(%2)\n" \
+		 "fldt 48(%2)\n fldt 32(%2)\n fldt 16(%2)\n fldt (%2)\n"
+#define X87_STORE "fstpt (%2)\n fstpt 16(%2)\n fstpt 32(%2)\n fstpt 48(%2)\n" \
+		  "fstpt 64(%2)\n fstpt 80(%2)\n fstpt 96(%2)\n fstpt 112(%2)\n"
+#define CLOBBERS "memory", "cc", "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", \
+		 "xmm7", "xmm8", "xmm9", "xmm10", "xmm11", "xmm12", "xmm13", "xmm14", \
+		 "xmm15", "st", "st(1)", "st(2)", "st(3)", "st(4)", "st(5)", "st(6)", \
+		 "st(7)"
+
+static void churn_avx(struct vectors *v, long double *x)
 {
 	uint64_t n = TURNS;
 
-	__asm__ volatile(
-		"fldt 112(%2)\n fldt 96(%2)\n fldt 80(%2)\n fldt 64(%2)\n"
-		"fldt 48(%2)\n fldt 32(%2)\n fldt 16(%2)\n fldt (%2)\n"
-		"vmovdqa (%1), %%ymm0\n vmovdqa 32(%1), %%ymm1\n"
-		"vmovdqa 64(%1), %%ymm2\n vmovdqa 96(%1), %%ymm3\n"
-		"vmovdqa 128(%1), %%ymm4\n vmovdqa 160(%1), %%ymm5\n"
-		"vmovdqa 192(%1), %%ymm6\n vmovdqa 224(%1), %%ymm7\n"
-		"vmovdqa 256(%1), %%ymm8\n vmovdqa 288(%1), %%ymm9\n"
-		"vmovdqa 320(%1), %%ymm10\n vmovdqa 352(%1), %%ymm11\n"
-		"vmovdqa 384(%1), %%ymm12\n vmovdqa 416(%1), %%ymm13\n"
-		"vmovdqa 448(%1), %%ymm14\n vmovdqa 512(%1), %%ymm15\n"
+	__asm__ volatile(X87_LOAD ALL(VLOAD, "ymm")
+		"vmovdqa 512(%1), %%ymm15\n"
 		"1: fadd %%st(1), %%st\n"
 		"vpaddq %%ymm15, %%ymm0, %%ymm0\n vpaddq %%ymm15, %%ymm3, %%ymm3\n"
 		"vpaddq %%ymm15, %%ymm7, %%ymm7\n vpaddq %%ymm15, %%ymm14, %%ymm14\n"
 		"dec %0\n jnz 1b\n"
-		"vmovdqa %%ymm0, (%1)\n vmovdqa %%ymm1, 32(%1)\n"
-		"vmovdqa %%ymm2, 64(%1)\n vmovdqa %%ymm3, 96(%1)\n"
-		"vmovdqa %%ymm4, 128(%1)\n vmovdqa %%ymm5, 160(%1)\n"
-		"vmovdqa %%ymm6, 192(%1)\n vmovdqa %%ymm7, 224(%1)\n"
-		"vmovdqa %%ymm8, 256(%1)\n vmovdqa %%ymm9, 288(%1)\n"
-		"vmovdqa %%ymm10, 320(%1)\n vmovdqa %%ymm11, 352(%1)\n"
-		"vmovdqa %%ymm12, 384(%1)\n vmovdqa %%ymm13, 416(%1)\n"
-		"vmovdqa %%ymm14, 448(%1)\n vmovdqa %%ymm15, 480(%1)\n"
-		"fstpt (%2)\n fstpt 16(%2)\n fstpt 32(%2)\n fstpt 48(%2)\n"
-		"fstpt 64(%2)\n fstpt 80(%2)\n fstpt 96(%2)\n fstpt 112(%2)\n"
-		"vzeroupper\n"
-		: "+r"(n) : "r"(v), "r"(x)
-		: "memory", "cc", "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6",
-		  "xmm7", "xmm8", "xmm9", "xmm10", "xmm11", "xmm12", "xmm13", "xmm14",
-		  "xmm15", "st", "st(1)", "st(2)", "st(3)", "st(4)", "st(5)", "st(6)",
-		  "st(7)");
+		ALL(VSTORE, "ymm") "vmovdqa %%ymm15, 480(%1)\n" X87_STORE "vzeroupper\n"
+		: "+r"(n) : "r"(v), "r"(x) : CLOBBERS);
 }
+
+static void churn_sse(struct vectors *v, long double *x)
+{
+	uint64_t n = TURNS;
+
+	__asm__ volatile(X87_LOAD ALL(LOAD, "xmm")
+		"movdqa 512(%1), %%xmm15\n"
+		"1: fadd %%st(1), %%st\n"
+		"paddq %%xmm15, %%xmm0\n paddq %%xmm15, %%xmm3\n"
+		"paddq %%xmm15, %%xmm7\n paddq %%xmm15, %%xmm14\n"
+		"dec %0\n jnz 1b\n"
+		ALL(STORE, "xmm") "movdqa %%xmm15, 480(%1)\n" X87_STORE
+		: "+r"(n) : "r"(v), "r"(x) : CLOBBERS);
+}
+
+static unsigned lanes;		/* of 64 bits: 4 with AVX, 2 without */
 
 static uint64_t fill(unsigned reg, unsigned lane, uint64_t round)
 {
@@ -114,11 +127,11 @@ static int moves(unsigned reg)
 static void vectors_right(const struct vectors *v, uint64_t round)
 {
 	for (unsigned i = 0; i < 15; i++)
-		for (unsigned l = 0; l < 4; l++)
+		for (unsigned l = 0; l < lanes; l++)
 			check("a vector register", v->ymm[i][l], fill(i, l, round) +
 			      (moves(i) ? TURNS * v->step[l] : 0));
-	for (unsigned l = 0; l < 4; l++)
-		check("ymm15", v->ymm[15][l], v->step[l]);
+	for (unsigned l = 0; l < lanes; l++)
+		check("register 15", v->ymm[15][l], v->step[l]);
 }
 
 static void x87_right(const long double *x, uint64_t round)
@@ -151,7 +164,10 @@ static void compute(uint64_t round)
 		v.step[l] = fill(99, l, round);
 	for (unsigned i = 2; i < 8; i++)
 		x[i] = X87_START + i * round;
-	churn(&v, x);
+	if (lanes == 4)
+		churn_avx(&v, x);
+	else
+		churn_sse(&v, x);
 	vectors_right(&v, round);
 	x87_right(x, round);
 	control_right();
@@ -226,6 +242,7 @@ int main(int argc, char **argv)
 	struct ticker ticker;
 	int hidden;
 
+	lanes = __builtin_cpu_supports("avx") ? 4 : 2;
 	out = open(argc == 2 ? argv[1] : "", O_RDWR | O_CREAT | O_TRUNC, 0600);
 	if (out < 0)
 		return 2;

@@ -11,6 +11,7 @@
 #include <stdint.h>
 
 struct err;
+struct mem;
 struct state_r;
 struct state_w;
 
@@ -98,5 +99,8 @@ void x86_ioapic_save(struct state_w *w, const struct x86_ioapic_state *s);
 int x86_ioapic_load(struct state_r *r, struct x86_ioapic_state *s, struct err *err);
 void x86_clock_save(struct state_w *w, const struct x86_clock_state *s);
 int x86_clock_load(struct state_r *r, struct x86_clock_state *s, struct err *err);
+
+/* Puts registers and the code at rip, in words, before what err holds (explain.c). */
+void x86_explain(const struct x86_state *s, const struct mem *m, struct err *err);
 
 #endif
