@@ -143,9 +143,9 @@ static inline void e_mem(struct emit *e, bool w, uint8_t op, int reg, int base, 
 		e32(e, disp);
 }
 
-/* op reg, [base + index + disp]; index -1: none */
+/* op reg, [base + (index << scale) + disp]; index -1: none */
 static inline void e_memx(struct emit *e, bool w, uint8_t op, int reg, int base, int index,
-			  int disp)
+			  unsigned scale, int disp)
 {
 	uint8_t rex = 0x40 | w << 3 | (reg >> 3) << 2 | (index >> 3 & 1) << 1 | base >> 3;
 	uint8_t mod = !disp && (base & 7) != 5 ? 0 : disp == (int8_t)disp ? 1 : 2;
@@ -158,7 +158,7 @@ static inline void e_memx(struct emit *e, bool w, uint8_t op, int reg, int base,
 		e8(e, rex);
 	e8(e, op);
 	e8(e, mod << 6 | (reg & 7) << 3 | 4);
-	e8(e, (index & 7) << 3 | (base & 7));
+	e8(e, scale << 6 | (index & 7) << 3 | (base & 7));
 	if (mod == 1)
 		e8(e, disp);
 	else if (mod == 2)

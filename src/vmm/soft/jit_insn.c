@@ -47,26 +47,22 @@ void jit_tlb_offset(struct tr *tr, bool write)
 					       : offsetof(struct tlb_entry, rtag));
 }
 
-/* H_S1: guest virtual address -> host address.  Destroys flags and H_S2. */
-static uint8_t *emit_tlb(struct tr *tr, bool write, unsigned size)
-{
-	struct emit *e = &tr->e;
-	uint8_t *site;
-
-	jit_tlb_offset(tr, write);
-	e_imm(e, true, 7, H_S1, PAGE_SIZE - size);
-	site = e_jump(e, 7);			/* ja */
-	e_mem(e, true, 0x03, H_S1, H_S2, offsetof(struct tlb_entry, host));
-	return site;
-}
 _Static_assert(sizeof(struct tlb_entry) == 32, "index arithmetic above");
 
-unsigned jit_access(struct tr *tr, unsigned k, bool write, unsigned size)
+unsigned jit_access(struct tr *tr, unsigned k, bool write, unsigned size, bool distance)
 {
+	struct emit *e = &tr->e;
+
 	clobber(tr);
+	jit_tlb_offset(tr, write);
+	e_imm(e, true, 7, H_S1, PAGE_SIZE - size);
 	add_tail(tr, (struct tail){ .kind = TAIL_SLOW, .k = k, .where = IN_CC,
 				    .fault = NO_FAULT,
-				    .site = emit_tlb(tr, write, size) });
+				    .site = e_jump(e, 7) });	/* ja */
+	if (distance)
+		e_mem(e, true, 0x8b, H_S1, H_S2, offsetof(struct tlb_entry, addend));
+	else
+		e_mem(e, true, 0x03, H_S1, H_S2, offsetof(struct tlb_entry, host));
 	return tr->nr_tails - 1;
 }
 
@@ -120,6 +116,7 @@ static bool rename(const struct tinsn *t, struct recode_map *map, unsigned set)
 	}
 	map->mem_base = t->msize ? H_S1 : -1;
 	map->mem_index = -1;
+	map->mem_scale = 0;
 	map->mem_disp = 0;
 	return true;
 }
@@ -159,6 +156,7 @@ static struct addr place_operand(struct tr *tr, unsigned k, struct recode_map *m
 		a = jit_operand(tr, k, t->write, t->msize);
 		map->mem_base = a.base;
 		map->mem_index = a.index;
+		map->mem_scale = a.scale;
 		map->mem_disp = a.disp;
 	}
 	if (may_fault(t) && a.tail == NO_TAIL) {
@@ -344,7 +342,7 @@ static void bit_string(struct tr *tr, unsigned k)
 	e_rr(e, true, 0x01, H_S1, H_S2);
 	if (t->i->flags & INSN_ADDR32)
 		e_rr(e, false, 0x89, H_S1, H_S1);
-	tail = jit_access(tr, k, write, size);
+	tail = jit_access(tr, k, write, size, false);
 	if (t->use || t->after & ~t->kill)
 		want_host(tr);
 	e_mem(e, w, 0x8b, H_S2, H_S1, 0);

@@ -96,10 +96,10 @@ void jit_ea(struct tr *tr, const struct tinsn *t, int dst, bool w);
 /* H_S1: the segment's base is added where the operand has one.  Destroys flags. */
 void jit_segment(struct tr *tr, const struct tinsn *t);
 /*
- * H_S1: guest virtual address -> host address; destroys flags and H_S2.  A miss
- * interprets instruction k; returns its tail's index.
+ * H_S1: guest virtual address -> host address, or the distance to it; destroys flags
+ * and H_S2.  A miss interprets instruction k; returns its tail's index.
  */
-unsigned jit_access(struct tr *tr, unsigned k, bool write, unsigned size);
+unsigned jit_access(struct tr *tr, unsigned k, bool write, unsigned size, bool distance);
 /*
  * H_S1: guest virtual address -> its offset in its page when the TLB has that, else
  * a number with bits above 4095 + 4096 set.  H_S2: the entry.  Destroys flags.
@@ -108,6 +108,7 @@ void jit_tlb_offset(struct tr *tr, bool write);
 /* Where an access goes, on the host. */
 struct addr {
 	int base, index;	/* index -1: none */
+	unsigned scale;
 	int32_t disp;
 	int held;		/* the window whose distance is in H_S1; -1 */
 	unsigned tail;		/* of its check; NO_TAIL */
@@ -117,7 +118,7 @@ struct addr {
 /* op reg, [a] */
 static inline void e_at(struct emit *e, bool w, uint8_t op, int reg, const struct addr *a)
 {
-	e_memx(e, w, op, reg, a->base, a->index, a->disp);
+	e_memx(e, w, op, reg, a->base, a->index, a->scale, a->disp);
 }
 
 /*
@@ -140,8 +141,6 @@ struct addr jit_operand(struct tr *tr, unsigned k, bool write, unsigned size);
 struct addr jit_stack(struct tr *tr, unsigned k, int at, bool write);
 /* Eight bytes to read at rbp. */
 struct addr jit_frame(struct tr *tr, unsigned k);
-/* H_S1: guest address, checked by itself. */
-struct addr jit_checked(struct tr *tr, unsigned k, bool write, unsigned size);
 void jit_window_tail(struct tr *tr, const struct tail *tl);
 /* jit_string.c */
 void jit_string(struct tr *tr, unsigned k);

@@ -304,24 +304,43 @@ static bool through_window(struct tr *tr, unsigned k, const struct access *a, in
 	return true;
 }
 
-struct addr jit_frame(struct tr *tr, unsigned k)
+/*
+ * H_S1: guest address, checked by itself.  The operand keeps its own index, where it
+ * has a register that can be one: then the host address does not wait for the
+ * check's arithmetic.
+ */
+static struct addr checked(struct tr *tr, unsigned k, bool write, unsigned size,
+			   const struct addr *form)
 {
-	struct addr to;
+	struct addr a = { .base = H_S1, .index = -1, .held = -1 };
 
-	if (through_window(tr, k, &tr->t[k].operand, 0, false, &to)) {
-		to.tail = NO_TAIL;
-		return to;
+	if (form->index >= 0)
+		a = *form;
+	a.tail = jit_access(tr, k, write, size, a.index >= 0);
+	return a;
+}
+
+/* [base + disp] of a register that is the host's, or [index * scale + disp]. */
+static struct addr operand_form(const struct insn *i)
+{
+	struct addr a = { .base = H_S1, .index = -1, .disp = i->disp, .held = -1 };
+
+	if (i->seg != SLOT_ZERO || i->flags & INSN_ADDR32 || i->base == SLOT_RIP)
+		return a;
+	if (i->index == SLOT_ZERO && i->base != SLOT_ZERO) {
+		a.index = host_of[i->base / 8];
+	} else if (i->index != SLOT_ZERO && i->base == SLOT_ZERO) {
+		a.index = host_of[i->index / 8];
+		a.scale = i->scale;
 	}
-	want_cc(tr, tr->t[k].before);
-	e_mov(&tr->e, H_S1, H_RBP);
-	return jit_checked(tr, k, false, 8);
+	return a;
 }
 
 struct addr jit_operand(struct tr *tr, unsigned k, bool write, unsigned size)
 {
 	struct tinsn *t = &tr->t[k];
 	int at = t->i->disp + (t->i->base == SLOT_RIP ? t->off : 0);
-	struct addr to;
+	struct addr form = operand_form(t->i), to;
 
 	if (through_window(tr, k, &t->operand, at, write, &to)) {
 		to.tail = NO_TAIL;
@@ -330,30 +349,35 @@ struct addr jit_operand(struct tr *tr, unsigned k, bool write, unsigned size)
 	want_cc(tr, t->before);
 	jit_ea(tr, t, H_S1, true);
 	jit_segment(tr, t);
-	return jit_checked(tr, k, write, size);
+	return checked(tr, k, write, size, &form);
+}
+
+/* Eight bytes at a register that is the host's. */
+static struct addr at_register(struct tr *tr, unsigned k, const struct access *a, int reg,
+			       int at, bool write)
+{
+	struct addr form = { .base = H_S1, .index = reg, .disp = at, .held = -1 }, to;
+
+	if (through_window(tr, k, a, at, write, &to)) {
+		to.tail = NO_TAIL;
+		return to;
+	}
+	want_cc(tr, tr->t[k].before);
+	if (at)
+		e_lea(&tr->e, true, H_S1, reg, -1, 0, at);
+	else
+		e_mov(&tr->e, H_S1, reg);
+	return checked(tr, k, write, 8, &form);
 }
 
 struct addr jit_stack(struct tr *tr, unsigned k, int at, bool write)
 {
-	struct tinsn *t = &tr->t[k];
-	struct addr to;
-
-	if (through_window(tr, k, &t->stack, at, write, &to)) {
-		to.tail = NO_TAIL;
-		return to;
-	}
-	want_cc(tr, t->before);
-	if (at)
-		e_lea(&tr->e, true, H_S1, HOST_GUEST_RSP, -1, 0, at);
-	else
-		e_mov(&tr->e, H_S1, HOST_GUEST_RSP);
-	return jit_checked(tr, k, write, 8);
+	return at_register(tr, k, &tr->t[k].stack, HOST_GUEST_RSP, at, write);
 }
 
-struct addr jit_checked(struct tr *tr, unsigned k, bool write, unsigned size)
+struct addr jit_frame(struct tr *tr, unsigned k)
 {
-	return (struct addr){ .base = H_S1, .index = -1, .held = -1,
-			      .tail = jit_access(tr, k, write, size) };
+	return at_register(tr, k, &tr->t[k].operand, H_RBP, 0, false);
 }
 
 /* The second translation is put here once it is made; until then jit_slow(). */

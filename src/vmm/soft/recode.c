@@ -126,7 +126,7 @@ static void put_modrm(struct out *o, const ZydisDecodedInstruction *z,
 	mod = d == 0 && rm != 5 ? 0 : d == (int8_t)d ? 1 : 2;
 	put(o, mod << 6 | reg << 3 | (map->mem_index >= 0 ? 4 : rm));
 	if (map->mem_index >= 0)
-		put(o, (map->mem_index & 7) << 3 | rm);
+		put(o, map->mem_scale << 6 | (map->mem_index & 7) << 3 | rm);
 	else if (rm == 4)
 		put(o, 0x24);
 	if (mod)

@@ -21,11 +21,12 @@ struct recode_map {
 	 * names one; -1: must not occur.  Implied registers (AX of FNSTSW, RCX
 	 * of shifts, ...) are the caller's to arrange. */
 	int8_t gpr[16];
-	/* The memory operand becomes [mem_base + mem_index + mem_disp]; the caller computes
+	/* The memory operand becomes [mem_base + (mem_index << mem_scale) + mem_disp]; the caller computes
 	 * the address, so address size and segment prefixes are dropped, also
 	 * where the address is implied (MASKMOVDQU, string instructions). */
 	int8_t mem_base;	/* host register; -1: must not have one */
 	int8_t mem_index;	/* host register but rsp; -1: none */
+	uint8_t mem_scale;	/* the index is shifted by this */
 	int32_t mem_disp;
 };
 
