@@ -79,7 +79,7 @@ static const struct expect one_base_log[] = {
 };
 static const struct answer one_base_answers[] = {
 	{ 0, 0x11 }, { 1, 0x44 }, { 2, 0x20 }, { 3, 0x33 }, { 4, 0x36 },
-	{ 5, 0x6600000055 }, { 6, 0xff }, { 7, 19 }, { 8, 8 },
+	{ 5, 0x6600000055 }, { 6, 0xff }, { 7, 19 }, { 8, 8 }, { 9, 0x1235 },
 };
 
 static const struct answer tlb_answers[] = {

@@ -208,6 +208,22 @@
 	movq	%rbp, %rsp
 	movq	%rax, G_RESULT + 56		/* 7: 3 + 2 * 4 + 1 * 8 */
 	movq	%rdx, G_RESULT + 64		/* 8: 8 */
+	/* a PUSH from a page that the TLB does not have, the first of several */
+	movq	$0x1234, VA + 0x2000
+	movl	$VA + 0x2000, %esi
+	invlpg	(%rsi)
+	xorl	%edi, %edi
+	jmp	1f
+1:	movq	G_PTE(VA + 0x2000), %rdx	/* other windows */
+	addq	G_PTE(VA + 0x2008), %rdx
+	movq	VA(%rdi), %rdx
+	addq	VA + 8(%rdi), %rdx
+	pushq	(%rsi)
+	pushq	$1
+	popq	%rax
+	popq	%rbx
+	addq	%rbx, %rax
+	movq	%rax, G_RESULT + 72		/* 9: 0x1235 */
 	END	one_base
 
 	PROG	tlb

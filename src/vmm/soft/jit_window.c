@@ -12,7 +12,9 @@
  * left alone.
  *
  * Why that is sound.  Code of a block is a straight line and is entered at its
- * start, so the check comes before all that relies on it.  The check changes
+ * start, so the check comes before all that relies on it; but for an instruction
+ * with two accesses, whose first may send it to the interpreter and on behind itself:
+ * its second makes no check that others rely on.  The check changes
  * nothing a guest sees but TLB entries of the page that its first access touches
  * anyhow.  What it found holds until the TLB loses or narrows entries, which only
  * this thread does: between blocks, or in an instruction that is interpreted on
@@ -273,6 +275,14 @@ static void check(struct tr *tr, unsigned k, struct window *w, const struct acce
 	w->ready = true;
 }
 
+/* May this instruction have been interpreted by a check of its own before here? */
+static bool may_be_skipped(const struct tr *tr, unsigned k)
+{
+	const struct tail *last = tr->nr_tails ? &tr->tail[tr->nr_tails - 1] : NULL;
+
+	return last && last->k == k && last->kind == TAIL_SLOW;
+}
+
 /*
  * Host address of the access through its window, if it has one.  at: displacement
  * from the base, now.
@@ -283,7 +293,7 @@ static bool through_window(struct tr *tr, unsigned k, const struct access *a, in
 	struct window *w = a->window < 0 ? NULL : &tr->window[a->window];
 	int base;
 
-	if (!w || w->members < 2)
+	if (!w || w->members < 2 || (!w->ready && may_be_skipped(tr, k)))
 		return false;
 	if (!w->ready)
 		check(tr, k, w, a, write);
