@@ -475,6 +475,7 @@ void blocks_flush(struct soft_cpu *cpu)
 	struct blocks *b = cpu->blocks;
 
 	jit_flush(cpu);
+	memo_forget(&b->decoder.memo);	/* stubs go, too */
 	for (unsigned k = 0; k < ARRAY_LEN(b->page); k++) {
 		for (struct code_page *p = b->page[k]; p; p = p->next)
 			__atomic_store_n(&cpu->mem->code[p->gpa >> PAGE_SHIFT], 0,

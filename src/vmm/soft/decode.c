@@ -10,6 +10,7 @@
 #include <Zydis/Zydis.h>
 
 #include "vmm/soft/decode.h"
+#include "vmm/soft/fp.h"
 #include "vmm/soft/ops.h"
 
 static const struct op *const all_ops[] = {
@@ -269,14 +270,37 @@ static int bad_bytes(struct insn *i, const uint8_t *p, unsigned n, ZyanStatus st
 	return 0;
 }
 
+/* Where displacement and immediate value are, if they are what i says they are. */
+static void remember(struct decoder *d, const struct insn *i,
+		     const ZydisDecodedInstruction *z)
+{
+	struct memo_field disp = { .off = z->raw.disp.offset, .is_signed = true,
+				   .len = z->raw.disp.size / 8 };
+	struct memo_field imm = { .off = z->raw.imm[0].offset,
+				  .len = z->raw.imm[0].size / 8,
+				  .is_signed = z->raw.imm[0].is_signed };
+
+	if (disp.len > 4 || !(i->flags & INSN_MEM) || i->aux == OP_MOFFS)
+		disp.len = 0;
+	/* In vector instructions it may be part of the opcode, or in a stub. */
+	if (z->raw.imm[1].size || i->imm != z->raw.imm[0].value.u)
+		imm.len = 0;
+	if (i->flags & INSN_FP)
+		disp.len = imm.len = 0;
+	memo_put(&d->memo, i, disp, imm);
+}
+
 int insn_decode(struct soft_cpu *cpu, struct insn *i, const uint8_t *p, unsigned n)
 {
 	struct decoder *d = cpu_decoder(cpu);
 	ZydisDecodedInstruction z;
 	ZydisDecodedOperand ops[ZYDIS_MAX_OPERAND_COUNT];
 	ZydisDecoderContext ctx;
-	ZyanStatus st = ZydisDecoderDecodeInstruction(&d->zydis, &ctx, p, n, &z);
+	ZyanStatus st;
 
+	if (n >= 15 && memo_get(&d->memo, i, p))
+		return 0;
+	st = ZydisDecoderDecodeInstruction(&d->zydis, &ctx, p, n, &z);
 	if (ZYAN_SUCCESS(st))
 		st = ZydisDecoderDecodeOperands(&d->zydis, &ctx, &z, ops, z.operand_count);
 	if (!ZYAN_SUCCESS(st))
@@ -292,6 +316,8 @@ int insn_decode(struct soft_cpu *cpu, struct insn *i, const uint8_t *p, unsigned
 		i->flags |= INSN_FP;
 	else
 		set_handler(d, i, form);
+	if (i->fn != fp_full)
+		remember(d, i, &z);
 	return 0;
 }
 

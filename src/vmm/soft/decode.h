@@ -6,12 +6,14 @@
 #include <Zydis/Zydis.h>
 
 #include "vmm/soft/insn.h"
+#include "vmm/soft/memo.h"
 
 struct op;
 
 struct decoder {
 	ZydisDecoder zydis;
 	const struct op *by_mnemonic[ZYDIS_MNEMONIC_MAX_VALUE + 1];
+	struct memo memo;
 };
 
 void decoder_init(struct decoder *d);
