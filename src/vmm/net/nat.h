@@ -10,6 +10,17 @@
 
 #include "vmm/net/frame.h"
 
+/* Host order, and text of the IPv6 ones. */
+#define NAT_NET4	0x0a000200u
+#define NAT_MASK4	0xffffff00u
+#define NAT_GATEWAY4	0x0a000202u
+#define NAT_DNS4	0x0a000203u
+#define NAT_GUEST4	0x0a00020fu
+#define NAT_NET6	"fec0::"
+#define NAT_GATEWAY6	"fec0::2"
+#define NAT_DNS6	"fec0::3"
+#define NAT_GUEST6	"fec0::15"
+
 static inline bool nat_is_inside(const struct naddr *a)
 {
 	static const struct naddr v6 = { { 0xfe, 0xc0 } };

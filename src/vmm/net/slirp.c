@@ -3,25 +3,13 @@
  * slirp.c - user-mode NAT: libslirp on our event loop.
  *
  * Theory of operation.  libslirp terminates the guest's connections and makes them
- * ordinary sockets of this process.  It is written for poll(2): before sleeping it
- * wants to say which descriptors it waits for and how long (fill), after waking to
- * be told which are ready (poll).  We turn that into a *pass* that runs at most
- * once a turn of the loop, whenever a frame, a socket or a timer gave it a reason:
- *
- *	slirp_pollfds_poll(what epoll reported)  then  slirp_pollfds_fill(),
- *
- * and the descriptors it names are kept registered with epoll as `struct watch`,
- * changed only where its wishes changed.  It has no threads and no main loop.
+ * ordinary sockets of this process, which slirp_poll.c waits for.
  *
  *	guest --> send: policy, bookkeeping --> slirp_input --> sockets
  *	guest <-- deliver (queue while there are no buffers) <-- send_packet
  *
  * libslirp drops nothing by itself when the guest has no receive buffers, and a
  * lost TCP segment costs a slow retransmission; so frames wait in a bounded queue.
- *
- * Its timers tick twice a second as long as there is any TCP socket, a listening
- * one included.  Only listening sockets and nothing moving for QUIET_TICKS: the
- * tick stops until something happens.
  *
  * libslirp learns the guest's Ethernet address from ARP.  A forwarded connection
  * may come before the guest said anything, so we announce the guest ourselves.
@@ -31,111 +19,29 @@
  * libslirp asks how much a datagram holds:
  * #ioctls FIONREAD
  */
+#include "vmm/net/slirp.h"
+
 #include <arpa/inet.h>
 #include <errno.h>
-#include <glib.h>
-#include <slirp/libslirp.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/epoll.h>
 #include <sys/resource.h>
-#include <sys/socket.h>
-
-/* GLib's, which evaluate twice; base/util.h has its own. */
-#undef MIN
-#undef MAX
 
 #include "base/err.h"
 #include "base/io.h"
-#include "base/list.h"
 #include "base/log.h"
-#include "base/loop.h"
-#include "base/util.h"
 #include "proto/spec.h"
-#include "vmm/limits.h"
 #include "vmm/net/flows.h"
 #include "vmm/net/frame.h"
-#include "vmm/net/hold.h"
 #include "vmm/net/nat.h"
-#include "vmm/net/netif.h"
 #include "vmm/net/policy.h"
 #include "vmm/state.h"
-
-#define TICK_MS		500
-#define QUIET_TICKS	240	/* two minutes: longer than any closing state */
-#define LISTEN_BACKLOG	128
-
-struct watch {
-	struct list node;		/* nat->watches */
-	struct nat *nat;		/* borrowed */
-	struct loop_fd w;		/* fd is libslirp's */
-	unsigned round;			/* of the last fill that named it */
-	int idx;			/* in nat->poll[] */
-	uint32_t ready;			/* EPOLL* reported since the last pass */
-};
 
 struct queued {
 	struct list node;
 	size_t len;
 	uint8_t frame[];
 };
-
-struct forward {
-	struct netif_forward f;
-	struct sockaddr_storage addr;	/* of the host side, port filled in */
-	socklen_t addr_len;
-	int fd;				/* libslirp's listening socket */
-};
-
-struct nat {
-	struct netif netif;
-	struct loop *loop;		/* borrowed */
-	pthread_mutex_t *lock;		/* borrowed: vm->lock */
-	Slirp *slirp;			/* owned */
-	struct policy *policy;		/* owned */
-	struct flows *flows;		/* owned */
-	struct hold hold;
-	uint8_t guest_mac[6];
-
-	struct list watches;
-	struct watch **by_fd;		/* owned array */
-	size_t nr_by_fd;
-	struct watch **poll;		/* owned array: what fill gave an index */
-	unsigned nr_poll, cap_poll;
-	unsigned round, busy_polls;	/* busy: not forwards' listening sockets */
-	unsigned nr_fds, max_fds;	/* sockets libslirp has, may have */
-	int last_fd;			/* of the newest watch */
-
-	struct loop_work pass;
-	struct loop_timer tick, hold_timer;
-	unsigned quiet;			/* ticks without anything moving */
-
-	struct list queue;		/* struct queued */
-	size_t queue_bytes;
-	bool full_logged, sockets_logged;
-
-	struct forward forward[LIMIT_NET_FORWARDS];
-	unsigned nr_forwards;
-};
-
-/* libslirp's timers (router advertisements). */
-struct nat_timer {
-	struct loop_timer t;
-	struct nat *nat;
-	SlirpTimerCb cb;
-	void *opaque;
-};
-
-static struct nat *to_nat(struct netif *n)
-{
-	return container_of(n, struct nat, netif);
-}
-
-static void schedule(struct nat *n)
-{
-	n->quiet = 0;
-	loop_post(n->loop, &n->pass);
-}
 
 /* --- to the guest -------------------------------------------------------------- */
 
@@ -288,427 +194,7 @@ static void nat_send(struct netif *netif, uint8_t *frame, size_t len)
 	if (f.proto == IP_TCP && !f.fragment)
 		flows_note(n->flows, &f);
 	slirp_input(n->slirp, frame, len);
-	schedule(n);
-}
-
-/* --- descriptors and time ----------------------------------------------------------- */
-
-static struct watch *watch_of(struct nat *n, int fd)
-{
-	return (size_t)fd < n->nr_by_fd ? n->by_fd[fd] : NULL;
-}
-
-static void watch_ready(struct loop_fd *w, uint32_t events)
-{
-	struct watch *x = container_of(w, struct watch, w);
-
-	x->ready |= events;
-	schedule(x->nat);
-}
-
-static struct watch *watch_new(struct nat *n, int fd)
-{
-	struct watch *x = calloc(1, sizeof(*x));
-	struct watch **bigger;
-
-	if (x && (size_t)fd >= n->nr_by_fd) {
-		size_t nr = fd + 64;
-
-		bigger = realloc(n->by_fd, nr * sizeof(struct watch *));
-		if (!bigger) {
-			free(x);
-			return NULL;
-		}
-		memset(bigger + n->nr_by_fd, 0, (nr - n->nr_by_fd) * sizeof(struct watch *));
-		n->by_fd = bigger;
-		n->nr_by_fd = nr;
-	}
-	if (!x)
-		return NULL;
-	x->nat = n;
-	x->idx = -1;
-	x->w = (struct loop_fd){ .fd = fd, .cb = watch_ready };
-	list_add_tail(&n->watches, &x->node);
-	n->by_fd[fd] = x;
-	n->last_fd = fd;
-	return x;
-}
-
-static void watch_free(struct watch *x)
-{
-	struct nat *n = x->nat;
-
-	loop_del(n->loop, &x->w);
-	if (x->idx >= 0 && (unsigned)x->idx < n->nr_poll && n->poll[x->idx] == x)
-		n->poll[x->idx] = NULL;
-	n->by_fd[x->w.fd] = NULL;
-	list_del(&x->node);
-	free(x);
-}
-
-/* Both callbacks mean that a watch of that number is of another socket. */
-static void cb_register(int fd, void *opaque)
-{
-	struct nat *n = opaque;
-	struct watch *x = watch_of(n, fd);
-
-	if (x)
-		watch_free(x);
-	n->nr_fds++;
-}
-
-static void cb_unregister(int fd, void *opaque)
-{
-	struct nat *n = opaque;
-	struct watch *x = watch_of(n, fd);
-
-	if (x)
-		watch_free(x);
-	if (n->nr_fds)
-		n->nr_fds--;
-}
-
-static bool is_forward(const struct nat *n, int fd)
-{
-	for (unsigned i = 0; i < n->nr_forwards; i++)
-		if (n->forward[i].fd == fd)
-			return true;
-	return false;
-}
-
-static int cb_add_poll(int fd, int events, void *opaque)
-{
-	struct nat *n = opaque;
-	struct watch *x = watch_of(n, fd);
-	uint32_t want = (events & SLIRP_POLL_IN ? EPOLLIN : 0) |
-			(events & SLIRP_POLL_OUT ? EPOLLOUT : 0) |
-			(events & SLIRP_POLL_PRI ? EPOLLPRI : 0);
-
-	if (n->nr_poll == n->cap_poll) {
-		unsigned cap = n->cap_poll * 2 + 64;
-		struct watch **p = realloc(n->poll, cap * sizeof(struct watch *));
-
-		if (!p)
-			return -1;
-		n->poll = p;
-		n->cap_poll = cap;
-	}
-	if (!x)
-		x = watch_new(n, fd);
-	if (!x)
-		return -1;
-	if (x->w.added) {
-		loop_mod(n->loop, &x->w, want);
-	} else {
-		x->w.events = want;
-		loop_add(n->loop, &x->w);
-	}
-	x->round = n->round;
-	x->idx = n->nr_poll;
-	n->poll[n->nr_poll++] = x;
-	n->busy_polls += !is_forward(n, fd);
-	return x->idx;
-}
-
-static int cb_revents(int idx, void *opaque)
-{
-	struct nat *n = opaque;
-	const struct watch *x = idx >= 0 && (unsigned)idx < n->nr_poll ? n->poll[idx] : NULL;
-	uint32_t e = x ? x->ready : 0;
-
-	return (e & EPOLLIN ? SLIRP_POLL_IN : 0) |
-	       (e & EPOLLOUT ? SLIRP_POLL_OUT : 0) |
-	       (e & EPOLLPRI ? SLIRP_POLL_PRI : 0) |
-	       (e & EPOLLERR ? SLIRP_POLL_ERR : 0) |
-	       (e & EPOLLHUP ? SLIRP_POLL_HUP : 0);
-}
-
-/* What libslirp did not name is not to wake us. */
-static void drop_unnamed(struct nat *n)
-{
-	struct watch *x;
-
-	list_for_each(x, &n->watches, node) {
-		x->ready = 0;
-		if (x->round == n->round)
-			continue;
-		x->idx = -1;
-		loop_del(n->loop, &x->w);
-	}
-}
-
-static void set_tick(struct nat *n, uint32_t ms)
-{
-	/* Above TICK_MS it has no timer running and only means "now and then". */
-	if (ms > TICK_MS || (!n->busy_polls && n->quiet > QUIET_TICKS))
-		loop_timer_cancel(n->loop, &n->tick);
-	else
-		loop_timer_set(n->loop, &n->tick, io_now_ns() + ms * 1000000ull);
-}
-
-static void fill(struct nat *n)
-{
-	uint32_t ms = UINT32_MAX;
-
-	n->round++;
-	n->nr_poll = 0;
-	n->busy_polls = 0;
-	slirp_pollfds_fill(n->slirp, &ms, cb_add_poll, n);
-	drop_unnamed(n);
-	set_tick(n, ms);
-}
-
-static void run_pass(struct nat *n)
-{
-	pthread_mutex_lock(n->lock);
-	slirp_pollfds_poll(n->slirp, 0, cb_revents, n);
-	fill(n);
-	pthread_mutex_unlock(n->lock);
-}
-
-static void pass_posted(struct loop_work *w)
-{
-	run_pass(container_of(w, struct nat, pass));
-}
-
-static void ticked(struct loop_timer *t)
-{
-	struct nat *n = container_of(t, struct nat, tick);
-
-	n->quiet++;
-	run_pass(n);
-}
-
-static void nat_timer_fired(struct loop_timer *t)
-{
-	struct nat_timer *x = container_of(t, struct nat_timer, t);
-
-	pthread_mutex_lock(x->nat->lock);
-	x->cb(x->opaque);
-	pthread_mutex_unlock(x->nat->lock);
-}
-
-static void *cb_timer_new(SlirpTimerCb cb, void *cb_opaque, void *opaque)
-{
-	struct nat_timer *x = g_malloc0(sizeof(*x));
-
-	x->nat = opaque;
-	x->cb = cb;
-	x->opaque = cb_opaque;
-	loop_timer_init(&x->t, nat_timer_fired);
-	return x;
-}
-
-static void cb_timer_free(void *timer, void *opaque)
-{
-	struct nat_timer *x = timer;
-
-	loop_timer_cancel(x->nat->loop, &x->t);
-	g_free(x);
-}
-
-static void cb_timer_mod(void *timer, int64_t expire_ms, void *opaque)
-{
-	struct nat_timer *x = timer;
-
-	loop_timer_set(x->nat->loop, &x->t, expire_ms * 1000000ull);
-}
-
-static int64_t cb_clock(void *opaque)
-{
-	return io_now_ns();
-}
-
-static void cb_notify(void *opaque)
-{
-	schedule(opaque);
-}
-
-static void cb_guest_error(const char *msg, void *opaque)
-{
-	log_debug("net", "guest: %s", msg);
-}
-
-static const SlirpCb callbacks = {
-	.send_packet = cb_send_packet,
-	.guest_error = cb_guest_error,
-	.clock_get_ns = cb_clock,
-	.timer_new = cb_timer_new,
-	.timer_free = cb_timer_free,
-	.timer_mod = cb_timer_mod,
-	.register_poll_fd = cb_register,
-	.unregister_poll_fd = cb_unregister,
-	.notify = cb_notify,
-};
-
-/* A guest can provoke them at will, so they go where nobody looks by default. */
-static void quiet_log(const gchar *domain, GLogLevelFlags level, const gchar *msg, gpointer arg)
-{
-	log_debug("net", "slirp: %s", msg);
-}
-
-/* --- forwards ------------------------------------------------------------------------ */
-
-static int host_address(struct forward *w, const char *text, uint16_t port)
-{
-	struct sockaddr_in *v4 = (struct sockaddr_in *)&w->addr;
-	struct sockaddr_in6 *v6 = (struct sockaddr_in6 *)&w->addr;
-
-	memset(&w->addr, 0, sizeof(w->addr));
-	if (inet_pton(AF_INET, text, &v4->sin_addr) == 1) {
-		v4->sin_family = AF_INET;
-		v4->sin_port = htons(port);
-		w->addr_len = sizeof(*v4);
-		return 0;
-	}
-	if (inet_pton(AF_INET6, text, &v6->sin6_addr) != 1)
-		return -EINVAL;
-	v6->sin6_family = AF_INET6;
-	v6->sin6_port = htons(port);
-	w->addr_len = sizeof(*v6);
-	return 0;
-}
-
-static int hostfwd_flags(const struct forward *w)
-{
-	return (w->f.udp ? SLIRP_HOSTFWD_UDP : 0) |
-	       (w->addr.ss_family == AF_INET6 ? SLIRP_HOSTFWD_V6ONLY : 0);
-}
-
-/*
- * libslirp listens with a backlog of one and does not tell the port it got.  The
- * socket is the one that its next fill names for the first time.
- */
-static void learn_listener(struct nat *n, struct forward *w)
-{
-	n->last_fd = -1;
-	fill(n);
-	w->fd = n->last_fd;
-	if (w->fd < 0)
-		return;
-	w->addr_len = sizeof(w->addr);
-	getsockname(w->fd, (struct sockaddr *)&w->addr, &w->addr_len);
-	w->f.host_port = ntohs(w->addr.ss_family == AF_INET
-		? ((struct sockaddr_in *)&w->addr)->sin_port
-		: ((struct sockaddr_in6 *)&w->addr)->sin6_port);
-	if (!w->f.udp)
-		listen(w->fd, LISTEN_BACKLOG);
-}
-
-static int forward_failed(const struct forward *w, int num, struct err *err)
-{
-	enum err_code code = num == EADDRINUSE ? ERR_BOOT_PORT_FORWARD_IN_USE
-					       : ERR_BOOT_PORT_FORWARD_INVALID;
-
-	if (num == EADDRINUSE)
-		return err_code(err, code, num, "%s port %u is in use on the host",
-				w->f.host_addr, w->f.host_port);
-	return err_code(err, code, num, "cannot listen on %s port %u: %s",
-			w->f.host_addr, w->f.host_port, strerror(num));
-}
-
-/* libslirp cannot lead from one family to the other. */
-static socklen_t guest_address(const struct forward *w, uint16_t port,
-			       struct sockaddr_storage *ss)
-{
-	struct sockaddr_in *v4 = (struct sockaddr_in *)ss;
-	struct sockaddr_in6 *v6 = (struct sockaddr_in6 *)ss;
-
-	memset(ss, 0, sizeof(*ss));
-	ss->ss_family = w->addr.ss_family;
-	if (ss->ss_family == AF_INET) {
-		v4->sin_port = htons(port);
-		v4->sin_addr.s_addr = htonl(0x0a00020f);
-		return sizeof(*v4);
-	}
-	v6->sin6_port = htons(port);
-	inet_pton(AF_INET6, "fec0::15", &v6->sin6_addr);
-	return sizeof(*v6);
-}
-
-/*
- * libslirp takes a guest's datagram for an answer through the first forward whose
- * guest address and port it comes from: a second one would never answer.
- */
-static const struct forward *same_udp(const struct nat *n, const struct forward *w)
-{
-	for (unsigned i = 0; w->f.udp && i < n->nr_forwards; i++) {
-		const struct forward *o = &n->forward[i];
-
-		if (o->f.udp && o->f.guest_port == w->f.guest_port &&
-		    o->addr.ss_family == w->addr.ss_family)
-			return o;
-	}
-	return NULL;
-}
-
-static int nat_forward_add(struct netif *netif, const struct spec_port *p,
-			   uint16_t *port, struct err *err)
-{
-	struct nat *n = to_nat(netif);
-	struct sockaddr_storage guest;
-	const char *addr = p->host_addr ? p->host_addr : "127.0.0.1";
-	struct forward *w = &n->forward[n->nr_forwards];
-	const struct forward *other;
-	socklen_t len;
-
-	if (n->nr_forwards == LIMIT_NET_FORWARDS)
-		return err_code(err, ERR_BOOT_PORT_FORWARD_INVALID, ENOSPC,
-				"a VM has at most %u port forwards", n->nr_forwards);
-	*w = (struct forward){
-		.f = { .host_port = p->host_port, .guest_port = p->guest_port, .udp = p->udp },
-	};
-	if (strlen(addr) >= sizeof(w->f.host_addr) || !p->guest_port ||
-	    host_address(w, addr, p->host_port) < 0)
-		return err_code(err, ERR_BOOT_PORT_FORWARD_INVALID, EINVAL,
-				"%s is no address to forward from", addr);
-	strcpy(w->f.host_addr, addr);
-	other = same_udp(n, w);
-	if (other)
-		return err_code(err, ERR_BOOT_PORT_FORWARD_CONFLICT, EEXIST,
-				"port %u of the guest already gets the datagrams of %s port %u",
-				p->guest_port, other->f.host_addr, other->f.host_port);
-	fill(n);
-	len = guest_address(w, p->guest_port, &guest);
-	errno = 0;
-	if (slirp_add_hostxfwd(n->slirp, (struct sockaddr *)&w->addr, w->addr_len,
-			       (struct sockaddr *)&guest, len, hostfwd_flags(w)) < 0)
-		return forward_failed(w, errno ? errno : EIO, err);
-	learn_listener(n, w);
-	n->nr_forwards++;
-	*port = w->f.host_port;
-	schedule(n);
-	return 0;
-}
-
-static int nat_forward_rm(struct netif *netif, const char *host_addr,
-			  uint16_t host_port, bool udp)
-{
-	struct nat *n = to_nat(netif);
-
-	for (unsigned i = 0; i < n->nr_forwards; i++) {
-		struct forward *w = &n->forward[i];
-
-		if (w->f.host_port != host_port || w->f.udp != udp ||
-		    (host_addr && strcmp(host_addr, w->f.host_addr)))
-			continue;
-		slirp_remove_hostxfwd(n->slirp, (struct sockaddr *)&w->addr,
-				      w->addr_len, hostfwd_flags(w));
-		*w = n->forward[--n->nr_forwards];
-		schedule(n);
-		return 0;
-	}
-	return -ENOENT;
-}
-
-static bool nat_forward_get(struct netif *netif, unsigned i, struct netif_forward *f)
-{
-	struct nat *n = to_nat(netif);
-
-	if (i >= n->nr_forwards)
-		return false;
-	*f = n->forward[i].f;
-	return true;
+	nat_schedule(n);
 }
 
 /* --- state ------------------------------------------------------------------------------ */
@@ -758,17 +244,12 @@ static void nat_free(struct netif *netif)
 	n->netif.to_guest.rx = NULL;
 	if (n->slirp)
 		slirp_cleanup(n->slirp);
-	while (!list_empty(&n->watches))
-		watch_free(list_first(&n->watches, struct watch, node));
+	nat_poll_done(n);
 	while (!list_empty(&n->queue))
 		dequeue(n, list_first(&n->queue, struct queued, node));
-	loop_timer_cancel(n->loop, &n->tick);
 	loop_timer_cancel(n->loop, &n->hold_timer);
-	loop_unpost(n->loop, &n->pass);
 	policy_free(n->policy);
 	flows_free(n->flows);
-	free(n->by_fd);
-	free(n->poll);
 	free(n);
 }
 
@@ -784,31 +265,42 @@ static const struct netif_ops nat_ops = {
 	.free = nat_free,
 };
 
+static void cb_guest_error(const char *msg, void *opaque)
+{
+	log_debug("net", "guest: %s", msg);
+}
+
+/* A guest can provoke them at will, so they go where nobody looks by default. */
+static void quiet_log(const gchar *domain, GLogLevelFlags level, const gchar *msg, gpointer arg)
+{
+	log_debug("net", "slirp: %s", msg);
+}
+
 static int start_slirp(struct nat *n, struct err *err)
 {
 	SlirpConfig cfg = {
 		.version = 4,
 		.in_enabled = true,
-		.vnetwork.s_addr = htonl(0x0a000200),
-		.vnetmask.s_addr = htonl(0xffffff00),
-		.vhost.s_addr = htonl(0x0a000202),
-		.vdhcp_start.s_addr = htonl(0x0a00020f),
-		.vnameserver.s_addr = htonl(0x0a000203),
+		.vnetwork.s_addr = htonl(NAT_NET4),
+		.vnetmask.s_addr = htonl(NAT_MASK4),
+		.vhost.s_addr = htonl(NAT_GATEWAY4),
+		.vdhcp_start.s_addr = htonl(NAT_GUEST4),
+		.vnameserver.s_addr = htonl(NAT_DNS4),
 		.in6_enabled = true,
 		.vprefix_len = 64,
 		.if_mtu = NETIF_MTU,
 		.if_mru = NETIF_MTU,
 	};
 
-	inet_pton(AF_INET6, "fec0::", &cfg.vprefix_addr6);
-	inet_pton(AF_INET6, "fec0::2", &cfg.vhost6);
-	inet_pton(AF_INET6, "fec0::3", &cfg.vnameserver6);
+	inet_pton(AF_INET6, NAT_NET6, &cfg.vprefix_addr6);
+	inet_pton(AF_INET6, NAT_GATEWAY6, &cfg.vhost6);
+	inet_pton(AF_INET6, NAT_DNS6, &cfg.vnameserver6);
 	g_log_set_handler("Slirp", G_LOG_LEVEL_MASK, quiet_log, NULL);
-	n->slirp = slirp_new(&cfg, &callbacks, n);
+	n->slirp = slirp_new(&cfg, &n->cb, n);
 	if (!n->slirp)
 		return err_set(err, EINVAL, "libslirp refused its configuration");
 	announce(n);
-	schedule(n);
+	nat_schedule(n);
 	return 0;
 }
 
@@ -843,14 +335,14 @@ struct netif *netif_slirp_new(struct loop *loop, pthread_mutex_t *lock,
 		return NULL;
 	}
 	n->netif.ops = &nat_ops;
+	n->cb.send_packet = cb_send_packet;
+	n->cb.guest_error = cb_guest_error;
 	n->loop = loop;
 	n->lock = lock;
 	n->max_fds = socket_limit();
-	n->pass.cb = pass_posted;
 	memcpy(n->guest_mac, spec->mac, 6);
-	list_init(&n->watches);
+	nat_poll_init(n);
 	list_init(&n->queue);
-	loop_timer_init(&n->tick, ticked);
 	loop_timer_init(&n->hold_timer, hold_timer);
 	n->flows = flows_new();
 	n->policy = policy_new(spec->net_allow, spec->net_host_loopback, err);
