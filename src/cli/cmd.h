@@ -78,6 +78,12 @@ void progress_end(struct progress *p);
  */
 int terminal_exec(struct mn_vm *vm, struct mn_exec *cfg, bool detach_keys,
 		  int *status);
+/*
+ * The same in a VM by name or pid, after the last `tail` lines of its console; all
+ * of a command's work.  The exit status.
+ */
+int terminal_session(const char *target, struct mn_exec *cfg, uint64_t tail,
+		     bool detach_keys);
 /* Both stdin and stdout are terminals. */
 bool terminal_both(void);
 

@@ -16,26 +16,15 @@ static int run(const void *v)
 {
 	const struct opts *o = v;
 	MN_CONFIG(struct mn_exec, cfg);
-	struct mn_error err = { .code = MN_OK };
-	struct mn_vm *vm;
-	int status = 0, ret;
 
 	if (!terminal_both())
 		return out_usage_error(MN_PARSE_ARGUMENT_MISSING, false,
 				       "attach needs a terminal; use exec in scripts");
-	if (mn_vm_open(o->target, &vm, &err))
-		return out_error(&err, false);
-	if (o->tail.given && console_print(vm, o->tail.has_value ? o->tail.value : 10,
-					   &err)) {
-		mn_vm_free(vm);
-		return out_error(&err, false);
-	}
 	cfg.shell = o->shell;
 	cfg.user = o->user;
 	cfg.tty = true;
-	ret = terminal_exec(vm, &cfg, true, &status);
-	mn_vm_free(vm);
-	return ret ? ret : status;
+	return terminal_session(o->target, &cfg, !o->tail.given ? 0 :
+				o->tail.has_value ? o->tail.value : 10, true);
 }
 
 #define OFF(field) .offset = offsetof(struct opts, field)

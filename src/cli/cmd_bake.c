@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/io.h"
 #include "cli/cmd.h"
 
 struct opts {
@@ -33,21 +34,6 @@ static int collect(const struct opts *o, struct steps *s)
 	return ret;
 }
 
-static int pass_on(int fd, const char *data, size_t len)
-{
-	while (len) {
-		ssize_t n = write(fd, data, len);
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0)
-			return -errno;
-		data += n;
-		len -= (size_t)n;
-	}
-	return 0;
-}
-
 static int on_event(const struct mn_event *ev, void *arg)
 {
 	struct progress *p = arg;
@@ -63,7 +49,7 @@ static int on_event(const struct mn_event *ev, void *arg)
 	case MN_EVENT_STDOUT:
 	case MN_EVENT_STDERR:
 		progress_end(p);
-		return pass_on(ev->type == MN_EVENT_STDOUT ? 1 : 2, ev->data, ev->len);
+		return io_write_full(ev->type == MN_EVENT_STDOUT ? 1 : 2, ev->data, ev->len);
 	default:
 		return progress_event(ev, arg);
 	}

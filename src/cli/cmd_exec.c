@@ -16,21 +16,14 @@ static int run(const void *v)
 {
 	const struct opts *o = v;
 	MN_CONFIG(struct mn_exec, cfg);
-	struct mn_error err = { .code = MN_OK };
-	struct mn_vm *vm;
-	int status = 0, ret;
 
-	if (mn_vm_open(o->target, &vm, &err))
-		return out_error(&err, false);
 	cfg.argv = o->cmd.v;
 	cfg.env = o->env.v;
 	cfg.cwd = o->cwd;
 	cfg.user = o->user;
 	cfg.tty = o->tty;
 	cfg.timeout_ms = o->timeout * 1000;
-	ret = terminal_exec(vm, &cfg, false, &status);
-	mn_vm_free(vm);
-	return ret ? ret : status;
+	return terminal_session(o->target, &cfg, 0, false);
 }
 
 #define OFF(field) .offset = offsetof(struct opts, field)

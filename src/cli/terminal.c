@@ -16,6 +16,7 @@
 #include <termios.h>
 #include <unistd.h>
 
+#include "base/io.h"
 #include "cli/cmd.h"
 
 #define DETACH_KEY 0x1d		/* Ctrl-] */
@@ -72,21 +73,6 @@ static void catch_signals(bool tty)
 	}
 }
 
-static int write_all(int fd, const char *data, size_t len)
-{
-	while (len) {
-		ssize_t n = write(fd, data, len);
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0)
-			return -errno;
-		data += n;
-		len -= (size_t)n;
-	}
-	return 0;
-}
-
 /* Looks for the key twice in a row, also across two reads. */
 static int look_for_keys(struct keys *k, const unsigned char *data, size_t len)
 {
@@ -109,9 +95,9 @@ static int on_event(const struct mn_event *ev, void *arg)
 	if (ev->type == MN_EVENT_STDIN && k->on)
 		return look_for_keys(k, ev->data, ev->len);
 	if (ev->type == MN_EVENT_STDOUT)
-		return write_all(1, ev->data, ev->len);
+		return io_write_full(1, ev->data, ev->len);
 	if (ev->type == MN_EVENT_STDERR)
-		return write_all(2, ev->data, ev->len);
+		return io_write_full(2, ev->data, ev->len);
 	return 0;
 }
 
@@ -196,4 +182,19 @@ int terminal_exec(struct mn_vm *vm, struct mn_exec *cfg, bool detach_keys,
 		return failed(&err);
 	*status = end.status;
 	return 0;
+}
+
+int terminal_session(const char *target, struct mn_exec *cfg, uint64_t tail,
+		     bool detach_keys)
+{
+	struct mn_error err = { .code = MN_OK };
+	struct mn_vm *vm;
+	int status = 0, ret = mn_vm_open(target, &vm, &err);
+
+	if (!ret && tail)
+		ret = console_print(vm, tail, &err);
+	ret = ret ? out_error(&err, false) :
+		    terminal_exec(vm, cfg, detach_keys, &status);
+	mn_vm_free(vm);
+	return ret ? ret : status;
 }

@@ -207,6 +207,13 @@ static int open_conn(struct ctx *c, struct guest *g)
 	return fd;
 }
 
+/* Most tests: a device, and one connection through it. */
+static int start_conn(struct ctx *c, struct guest *g)
+{
+	start(c);
+	return open_conn(c, g);
+}
+
 static void talk_both_ways(void **state)
 {
 	struct ctx c;
@@ -329,8 +336,7 @@ static void host_half_close(void **state)
 	char buf[16];
 	int fd;
 
-	start(&c);
-	fd = open_conn(&c, &g);
+	fd = start_conn(&c, &g);
 	say(fd, "last", 4);
 	shutdown(fd, SHUT_WR);
 	assert_int_equal(recv_packet(&c, buf).len, 4);
@@ -355,8 +361,7 @@ static void guest_half_close(void **state)
 	char buf[16];
 	int fd;
 
-	start(&c);
-	fd = open_conn(&c, &g);
+	fd = start_conn(&c, &g);
 	send_packet(&c, &g, VSOCK_OP_RW, 0, "bye", 3);
 	send_packet(&c, &g, VSOCK_OP_SHUTDOWN, VSOCK_SHUT_SEND, NULL, 0);
 	assert_int_equal(hear(&c, fd, buf, sizeof(buf)), 3);
@@ -379,8 +384,7 @@ static void client_dies(void **state)
 	char buf[16];
 	int fd;
 
-	start(&c);
-	fd = open_conn(&c, &g);
+	fd = start_conn(&c, &g);
 	say(fd, "words", 5);
 	close(fd);
 	assert_int_equal(recv_packet(&c, buf).len, 5);
@@ -401,8 +405,7 @@ static void guest_reset_flushes(void **state)
 	size_t n = 0, k;
 	int fd, small = 4096;
 
-	start(&c);
-	fd = open_conn(&c, &g);
+	fd = start_conn(&c, &g);
 	setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &small, sizeof(small));
 	for (unsigned i = 0; i < sizeof(big); i++)
 		big[i] = i * 7;
@@ -426,8 +429,7 @@ static void credit_overrun(void **state)
 	int fd, fd2;
 	char b[8];
 
-	start(&c);
-	fd = open_conn(&c, &g);
+	fd = start_conn(&c, &g);
 	fd2 = open_conn(&c, &other);
 	for (unsigned i = 0; i < 100; i++) {
 		send_packet(&c, &g, VSOCK_OP_RW, 0, big, sizeof(big));
@@ -452,8 +454,7 @@ static void guest_to_host_credit(void **state)
 	struct vsock_hdr h;
 	int fd;
 
-	start(&c);
-	fd = open_conn(&c, &g);
+	fd = start_conn(&c, &g);
 	alloc = LIMIT_VSOCK_WINDOW;
 	while (got < total) {
 		uint32_t room = alloc - (sent - fwd);
@@ -488,8 +489,7 @@ static void host_to_guest_credit(void **state)
 	uint32_t got = 0, sent = 0;
 	int fd;
 
-	start(&c);
-	fd = open_conn(&c, &g);
+	fd = start_conn(&c, &g);
 	while (sent < sizeof(big) || got < sizeof(big)) {
 		ssize_t n = send(fd, big + sent, sizeof(big) - sent, MSG_NOSIGNAL);
 
@@ -521,8 +521,7 @@ static void hostile_credit(void **state)
 	char buf[RXBUF];
 	int fd;
 
-	start(&c);
-	fd = open_conn(&c, &g);
+	fd = start_conn(&c, &g);
 	g.fwd = 1000;		/* more than was ever sent */
 	send_packet(&c, &g, VSOCK_OP_CREDIT_UPDATE, 0, NULL, 0);
 	say(fd, "x", 1);
@@ -548,8 +547,7 @@ static void hostile_packets(void **state)
 	struct vd_buf tiny = { 0, 43, false };
 	int fd;
 
-	start(&c);
-	fd = open_conn(&c, &g);
+	fd = start_conn(&c, &g);
 	tiny.gpa = c.tx_buf;
 	vd_add(&c.d, TX, &tiny, 1);
 	vd_kick(&c.d, TX);
@@ -637,8 +635,7 @@ static void driver_reset_drops_connections(void **state)
 	char b;
 	int fd;
 
-	start(&c);
-	fd = open_conn(&c, &g);
+	fd = start_conn(&c, &g);
 	vd_write(&c.d, VD_STATUS, 0);
 	assert_int_equal(hear(&c, fd, &b, 1), 0);
 	assert_int_equal(live_conns(&c), 0);
@@ -661,8 +658,7 @@ static void load_tells_the_guest(void **state)
 	struct state_r r;
 	int fd;
 
-	start(&c);
-	fd = open_conn(&c, &g);
+	fd = start_conn(&c, &g);
 	event = (struct vd_buf){ vd_alloc(&c.d, 4, 4), 4, true };
 	memset(vd_ptr(&c.d, event.gpa, 4), 0xff, 4);
 	vd_add(&c.d, EVENT, &event, 1);

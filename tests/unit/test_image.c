@@ -267,14 +267,29 @@ static void random_trees_come_back(void **state)
 	}
 }
 
+/* Makes a good disk; how many entries it has.  Closes tar. */
+static uint64_t builds(int tar)
+{
+	int disk = tar_tmpfile();
+	struct err err = ERR_INIT;
+	struct image_info info;
+	uint64_t entries;
+
+	assert_int_equal(build(tar, disk, &info, &err), 0);
+	assert_int_equal(tar_fsck(disk), 0);
+	entries = info.entries;
+	image_info_done(&info);
+	close(tar);
+	close(disk);
+	return entries;
+}
+
 /* --- shapes ------------------------------------------------------------------ */
 
 static void hundred_thousand_files(void **state)
 {
-	int tar = tar_tmpfile(), disk = tar_tmpfile();
+	int tar = tar_tmpfile();
 	struct archive *a = tar_begin(tar, "ustar", "");
-	struct err err = ERR_INIT;
-	struct image_info info;
 	char path[64];
 
 	for (unsigned i = 0; i < 100000; i++) {
@@ -284,21 +299,14 @@ static void hundred_thousand_files(void **state)
 		tar_file(a, path, path, 1 + i % 40);
 	}
 	tar_end(a);
-	assert_int_equal(build(tar, disk, &info, &err), 0);
-	assert_int_equal(info.entries, 100000 + 4);
-	assert_int_equal(tar_fsck(disk), 0);
-	image_info_done(&info);
-	close(tar);
-	close(disk);
+	assert_int_equal(builds(tar), 100000 + 4);
 }
 
 static void wide_directories(void **state)
 {
 	/* names of 255 bytes: an interior level of the hash tree beyond 7,600 */
-	int tar = tar_tmpfile(), disk = tar_tmpfile();
+	int tar = tar_tmpfile();
 	struct archive *a = tar_begin(tar, "pax", "");
-	struct err err = ERR_INIT;
-	struct image_info info;
 	char path[300];
 
 	memset(path, 'n', sizeof(path));
@@ -312,20 +320,14 @@ static void wide_directories(void **state)
 		tar_symlink(a, path, "x");
 	}
 	tar_end(a);
-	assert_int_equal(build(tar, disk, &info, &err), 0);
-	assert_int_equal(tar_fsck(disk), 0);
-	image_info_done(&info);
-	close(tar);
-	close(disk);
+	assert_true(builds(tar) >= 12000);
 }
 
 static void many_subdirectories(void **state)
 {
 	/* more than a link count holds */
-	int tar = tar_tmpfile(), disk = tar_tmpfile();
+	int tar = tar_tmpfile();
 	struct archive *a = tar_begin(tar, "ustar", "");
-	struct err err = ERR_INIT;
-	struct image_info info;
 	char path[64];
 
 	for (unsigned i = 0; i < 66000; i++) {
@@ -333,11 +335,7 @@ static void many_subdirectories(void **state)
 		tar_dir(a, path);
 	}
 	tar_end(a);
-	assert_int_equal(build(tar, disk, &info, &err), 0);
-	assert_int_equal(tar_fsck(disk), 0);
-	image_info_done(&info);
-	close(tar);
-	close(disk);
+	assert_true(builds(tar) >= 66000);
 }
 
 static void deep_tree(void **state)

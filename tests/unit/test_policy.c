@@ -303,35 +303,55 @@ static const char answer[] =
 	"\xc0\x0c\0\5\0\1\0\0\0\x3c\0\6\3www\xc0\x0c"
 	"\xc0\x29\0\1\0\1\0\0\0\x3c\0\4\x5d\xb8\xd8\x22";
 
+/* The verdict on a question to the resolver. */
+static enum policy_verdict ask_name(struct policy *p, const char *q, size_t len)
+{
+	uint8_t buf[512];
+	struct frame f = make(buf, "10.0.2.15", "10.0.2.3", IP_UDP, 999, 53, q, len);
+
+	return policy_check(p, &f);
+}
+#define ASK(p, q) ask_name(p, q, sizeof(q) - 1)
+
+/* The answer, from whoever says so. */
+static void tell(struct policy *p, const char *from)
+{
+	uint8_t buf[512];
+	struct frame f = make(buf, from, "10.0.2.15", IP_UDP, 53, 999, answer,
+			      sizeof(answer) - 1);
+
+	policy_learn(p, &f);
+}
+
 static void host_names(void **state)
 {
 	char *r[] = { R("example.org:443"), R("*.debian.org"), NULL };
 	struct policy *p = policy_new(r, true, NULL);
-	uint8_t buf[512];
-	struct frame f;
 
-	f = make(buf, "10.0.2.15", "10.0.2.3", IP_UDP, 999, 53, query, sizeof(query) - 1);
-	assert_int_equal(policy_check(p, &f), POLICY_PASS);
-	f = make(buf, "10.0.2.15", "10.0.2.3", IP_UDP, 999, 53,
-		 QUERY("\4evil\3org"), sizeof(QUERY("\4evil\3org")) - 1);
-	assert_int_equal(policy_check(p, &f), POLICY_REFUSE);
-	f = make(buf, "10.0.2.15", "10.0.2.3", IP_UDP, 999, 53,
-		 QUERY("\3ftp\6debian\3ORG"), sizeof(QUERY("\3ftp\6debian\3ORG")) - 1);
-	assert_int_equal(policy_check(p, &f), POLICY_PASS);
-	f = make(buf, "10.0.2.15", "10.0.2.3", IP_UDP, 999, 53,
-		 QUERY("\6debian\3org"), sizeof(QUERY("\6debian\3org")) - 1);
-	assert_int_equal(policy_check(p, &f), POLICY_REFUSE);
+	assert_int_equal(ASK(p, query), POLICY_PASS);
+	assert_int_equal(ASK(p, QUERY("\4evil\3org")), POLICY_REFUSE);
+	assert_int_equal(ASK(p, QUERY("\3ftp\6debian\3ORG")), POLICY_PASS);
+	assert_int_equal(ASK(p, QUERY("\6debian\3org")), POLICY_REFUSE);
 
 	assert_int_equal(judge(p, "93.184.216.34", IP_TCP, 443), POLICY_REFUSE);
 	/* Not from the resolver: teaches nothing. */
-	f = make(buf, "6.6.6.6", "10.0.2.15", IP_UDP, 53, 999, answer, sizeof(answer) - 1);
-	policy_learn(p, &f);
+	tell(p, "6.6.6.6");
 	assert_int_equal(judge(p, "93.184.216.34", IP_TCP, 443), POLICY_REFUSE);
-	f = make(buf, "10.0.2.3", "10.0.2.15", IP_UDP, 53, 999, answer, sizeof(answer) - 1);
-	policy_learn(p, &f);
+	tell(p, "10.0.2.3");
 	assert_int_equal(judge(p, "93.184.216.34", IP_TCP, 443), POLICY_PASS);
 	assert_int_equal(judge(p, "93.184.216.34", IP_TCP, 80), POLICY_REFUSE);
 	policy_free(p);
+}
+
+/* What a policy_load() is given; state_close()'s verdict. */
+static int load(struct policy *p, const struct buf *b)
+{
+	struct state_r in;
+
+	assert_int_equal(state_r_init(&in, b->data, b->len, NULL), 0);
+	assert_int_equal(state_find(&in, "policy", 0), 0);
+	policy_load(p, &in);
+	return state_close(&in, NULL);
 }
 
 /* A program that asked before the snapshot does not ask again after it. */
@@ -341,12 +361,8 @@ static void learned_addresses_are_state(void **state)
 	struct policy *p = policy_new(r, true, NULL);
 	struct buf b = BUF_INIT;
 	struct state_w w;
-	struct state_r in;
-	uint8_t buf[512];
-	struct frame f;
 
-	f = make(buf, "10.0.2.3", "10.0.2.15", IP_UDP, 53, 999, answer, sizeof(answer) - 1);
-	policy_learn(p, &f);
+	tell(p, "10.0.2.3");
 	state_w_init(&w, &b);
 	state_begin(&w, "policy", 0, 1, true);
 	policy_save(p, &w);
@@ -356,10 +372,7 @@ static void learned_addresses_are_state(void **state)
 
 	p = policy_new(r, true, NULL);
 	assert_int_equal(judge(p, "93.184.216.34", IP_TCP, 443), POLICY_REFUSE);
-	assert_int_equal(state_r_init(&in, b.data, b.len, NULL), 0);
-	assert_int_equal(state_find(&in, "policy", 0), 0);
-	policy_load(p, &in);
-	assert_int_equal(state_close(&in, NULL), 0);
+	assert_int_equal(load(p, &b), 0);
 	assert_int_equal(judge(p, "93.184.216.34", IP_TCP, 443), POLICY_PASS);
 	assert_int_equal(judge(p, "93.184.216.34", IP_TCP, 80), POLICY_REFUSE);
 	assert_int_equal(judge(p, "93.184.216.35", IP_TCP, 443), POLICY_REFUSE);
@@ -377,7 +390,6 @@ static void hostile_learned_addresses(void **state)
 		struct policy *p = policy_new(r, true, NULL);
 		struct buf b = BUF_INIT;
 		struct state_w w;
-		struct state_r in;
 
 		state_w_init(&w, &b);
 		state_begin(&w, "policy", 0, 1, true);
@@ -386,10 +398,7 @@ static void hostile_learned_addresses(void **state)
 		state_put_u16(&w, 0);
 		state_end(&w);
 		assert_int_equal(state_w_finish(&w, NULL), 0);
-		assert_int_equal(state_r_init(&in, b.data, b.len, NULL), 0);
-		assert_int_equal(state_find(&in, "policy", 0), 0);
-		policy_load(p, &in);
-		assert_true(state_close(&in, NULL) < 0);
+		assert_true(load(p, &b) < 0);
 		policy_free(p);
 		buf_done(&b);
 	}
