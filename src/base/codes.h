@@ -23,7 +23,7 @@
 	X(BOOT_MOUNT_HOST_NOT_FOUND, 0, "the host side of a mount is absent") \
 	X(BOOT_LIVE_MOUNT_OVERRIDE_UNKNOWN, 0, "the bundle has no such live mount") \
 	X(BOOT_PORT_FORWARD_INVALID, 0, "a port forward is not acceptable") \
-	X(BOOT_PORT_FORWARD_CONFLICT, 0, "a host port is forwarded twice") \
+	X(BOOT_PORT_FORWARD_CONFLICT, 0, "two port forwards are in each other's way") \
 	X(BOOT_PORT_FORWARD_IN_USE, 0, "a host port is taken") \
 	X(BOOT_ACCEL_UNAVAILABLE, 0, "the CPU backend asked for does not work here") \
 	X(BOOT_MEMORY_INVALID, 0, "the memory size is not acceptable") \

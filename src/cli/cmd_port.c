@@ -114,7 +114,7 @@ const struct cmd cmd_port = {
 			  .words = OPT_WORDS_CHOICE },
 			CMD_ARG_TARGET(struct opts),
 			{ .name = "PORT", .optional = true, OFF(port),
-			  .help = "[ADDR:]HOST:GUEST[/tcp|udp]; for rm HOST is enough" },
+			  .help = "[ADDR:]HOST:GUEST[/tcp|udp]; for rm HOST[/udp] is enough" },
 			{ .name = NULL },
 		},
 		.opts = (const struct opt[]){

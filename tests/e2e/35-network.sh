@@ -134,6 +134,12 @@ run machinen exec rules -- bash -c 'exec 3<>/dev/tcp/192.0.2.1/80'
 like "the rest is refused" "$err" 'refused'
 run machinen exec rules -- getent hosts refused.invalid
 ok "and so are other names" [ "$status" = 2 ]
+run machinen fork rules --new-name rules2 -d
+run machinen exec rules2 -- bash -c "$fetch"
+is "a sibling has the same rules" "$out" hello
+run machinen exec rules2 -- bash -c 'exec 3<>/dev/tcp/192.0.2.1/80'
+like "and no others" "$err" 'refused'
+machinen stop rules2 >/dev/null
 run machinen logs --vmm rules
 like "TCP in the log" "$out" 'refused: TCP to 192\.0\.2\.1 port 80'
 like "DNS in the log" "$out" 'refused: DNS for refused\.invalid'
