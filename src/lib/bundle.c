@@ -46,12 +46,37 @@ static int unreadable(const struct bundle *b, struct err *err, const char *name,
 			name, b->path, strerror(-ret));
 }
 
+/* A whole file, which whoever made the bundle may have made a link or a pipe. */
+static int read_small(const struct bundle *b, const char *name, size_t max,
+		      struct buf *out)
+{
+	cleanup(io_closep) int fd = openat(b->dir, name, O_RDONLY | O_NOFOLLOW |
+					   O_NONBLOCK | O_CLOEXEC);
+	struct stat st;
+	ssize_t n;
+	char *p;
+
+	if (fd < 0 || fstat(fd, &st) < 0)
+		return -errno;
+	if (!S_ISREG(st.st_mode))
+		return -ELOOP;
+	if ((uint64_t)st.st_size > max)
+		return -EFBIG;
+	p = buf_reserve(out, (size_t)st.st_size + 1);
+	n = p ? io_read_full(fd, p, (size_t)st.st_size) : -ENOMEM;
+	if (n < 0)
+		return (int)n;
+	p[n] = '\0';
+	out->len += (size_t)n;
+	return 0;
+}
+
 /* --- meta.json ------------------------------------------------------------ */
 
 static int read_meta(struct bundle *b, struct err *err)
 {
 	struct buf text = BUF_INIT;
-	int ret = io_read_file(b->dir, "meta.json", META_MAX, &text);
+	int ret = read_small(b, "meta.json", META_MAX, &text);
 
 	if (ret == -ENOENT) {
 		buf_done(&text);
@@ -140,7 +165,7 @@ static int check_small(const struct bundle *b, const json_t *f, struct err *err)
 	const char *name = json_str_opt(f, "name", "", NULL);
 	struct buf data = BUF_INIT;
 	char sum[BUNDLE_SUM_LEN] = "";
-	int ret = io_read_file(b->dir, name, SMALL_MAX, &data);
+	int ret = read_small(b, name, SMALL_MAX, &data);
 
 	if (!ret)
 		ret = bundle_sum_data(data.data ? data.data : "", data.len, sum);
@@ -292,7 +317,7 @@ static int on_step(void *arg, uint64_t done)
 static int verify_memory(const struct bundle *b, int fd, struct err *err)
 {
 	struct buf table = BUF_INIT;
-	int ret = io_read_file(b->dir, "sums", SMALL_MAX, &table);
+	int ret = read_small(b, "sums", SMALL_MAX, &table);
 
 	ret = ret ? damaged_file(b, err, "sums", "cannot be read") :
 	      memsum_verify(fd, table.data ? table.data : "", table.len, NULL,

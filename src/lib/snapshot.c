@@ -202,8 +202,8 @@ static int keep_sum(struct shot *s, const char *id, unsigned k, int fd)
 	snprintf(key, sizeof(key), "%.19s.%u", id, k);
 	if (ret && !s->stopped)
 		return err_set(s->err, -ret, "cannot read disk %s: %s", id, strerror(-ret));
-	if (!ret)
-		json_object_set_new(s->sums, key, json_string(sum));
+	if (!ret && json_object_set_new(s->sums, key, json_string(sum)))
+		ret = err_set(s->err, ENOMEM, "out of memory");
 	return ret;
 }
 
@@ -433,11 +433,14 @@ static int shoot(struct shot *s, struct mn_snapshotted *out)
 /* An error without words is the verdict of the caller's own function. */
 static int failed(struct shot *s, int ret)
 {
-	if (!s->err->num)
+	bool ended = has_ended(s, 0);
+
+	if (ended)	/* whatever that looked like from here */
+		ret = err_set(s->err, EPIPE, "the VM ended meanwhile");
+	else if (!s->err->num)
 		err_set(s->err, -ret, "it was stopped");
-	return err_wrap_code(s->err, ERR_SNAPSHOT_DUMP_FAILED, ret, has_ended(s, 0) ?
-			     "no snapshot was made" :
-			     "no snapshot was made, the VM goes on");
+	return err_wrap_code(s->err, ERR_SNAPSHOT_DUMP_FAILED, ret, "no snapshot was made%s",
+			     ended ? "" : ", the VM goes on");
 }
 
 int snapshot_vm(struct mn_vm *vm, const struct mn_snapshot *cfg,
