@@ -5,7 +5,7 @@
 #	arm WHO KIND NTH WHAT		what the next command, or a VM, meets
 #	faulty COMMAND...		run machinen with the library preloaded
 #	sweep NAME NR ORDER CHECK	for NR places: arm ORDER with the place for @,
-#					call CHECK PLACE, which complains or is silent
+#					call CHECK, which complains or is silent
 #
 # A sweep takes places evenly, from a random first one; FAULT_SEED repeats that and
 # FAULT_ALL=1 takes every place.
@@ -62,15 +62,19 @@ places() { # nr of
 	done
 }
 
+before() { :; }		# for a script to replace: what each try needs, unharmed
+
 sweep() { # name nr order check
 	local n total
+	before
 	arm "${3/@/0}"
-	"$4" count
+	"$4"
 	total=$nr_seen
 	((total > 0)) || complaints="no such call was seen"$'\n'
 	for n in $(places "$2" "$total"); do
+		before
 		arm "${3/@/$n}"
-		"$4" "$n"
+		"$4"
 	done
 	is "$1 ($total places)" "$complaints" ""
 	complaints=''
