@@ -679,6 +679,136 @@ static void disks_are_sealed_and_apart(void **state)
 	stop(&src);
 }
 
+/* Is the file a layer at rest?  What is being written is none, or not yet. */
+static bool is_merged(const char *name)
+{
+	struct layer_info info;
+	int fd = open(in_dir(name), O_RDONLY);
+	bool yes = !layer_inspect(fd, &info, NULL) && info.clean && info.sealed;
+
+	close(fd);
+	return yes;
+}
+
+/* On a connection of its own, which pins nothing afterwards. */
+static int ask_once(const char *text, const char *const *role, unsigned nr,
+		    json_t **answer)
+{
+	struct err err = ERR_INIT;
+	int ctl = ctl_connect(in_dir("src.sock"), &err);
+	int ret = ask(ctl, text, role, nr, answer);
+
+	close(ctl);
+	return ret;
+}
+
+static int64_t layers_now(bool *merging)
+{
+	json_t *a = NULL;
+	int64_t n;
+
+	assert_int_equal(ask_once("{\"op\":\"status\"}", NULL, 0, &a), 0);
+	n = layers(a);
+	if (merging)
+		*merging = json_is_true(json_object_get(a, "merging"));
+	json_decref(a);
+	return n;
+}
+
+/* Keep-alive snapshots, each of which adds a layer. */
+static void seal_times(unsigned times)
+{
+	static const char *const files[] = { "state", "memory", "sums", "seal.root" };
+	static unsigned nr;
+
+	while (times--) {
+		char name[16];
+
+		assert_int_equal(ask_once("{\"op\":\"snapshot\",\"keep_alive\":true}",
+					  files, 4, NULL), 0);
+		snprintf(name, sizeof(name), "l%u", nr++);
+		rename(in_dir("seal.root"), in_dir(name));
+	}
+}
+
+/* Begins one and does not wait; the connection. */
+static int begin_merge(const char *file)
+{
+	cleanup(json_putp) json_t *req = json_pack("{s:s, s:s}", "op", "merge", "id", "root");
+	int ctl = ctl_connect(in_dir("src.sock"), NULL);
+	int fd = open(in_dir(file), O_RDWR | O_CREAT, 0600);
+	json_t *doc = NULL;
+
+	assert_int_equal(ctl_send(ctl, req, &fd, 1, NULL), 0);
+	close(fd);
+	assert_int_equal(ctl_recv(ctl, &doc, NULL, NULL, NULL), 1);
+	assert_true(json_is_true(json_object_get(json_object_get(doc, "progress"), "taken")));
+	json_decref(doc);
+	return ctl;
+}
+
+static void layers_become_fewer(void **state)
+{
+	static const char merge[] = "{\"op\":\"merge\",\"id\":\"root\"}";
+	static const char *const file[] = { "unused" };
+	static const char *const sib[] = { "control", "alive", "seal.root", "top.root" };
+	struct running src, kid = { .pid = 0 };
+	struct err err = ERR_INIT;
+	json_t *a = NULL;
+	bool merging;
+	int pin, asker;
+
+	with_disk = true;
+	start(&src, "src", NULL);
+	with_disk = false;
+	seal_times(5);
+	assert_int_equal(layers_now(NULL), 7);
+	assert_int_equal(ask_once(merge, NULL, 0, NULL), -EINVAL);
+	assert_int_equal(ask_once("{\"op\":\"merge\",\"id\":\"x\"}", file, 1, NULL), -ENOENT);
+	/* who knows layers by their number is not surprised */
+	pin = ctl_connect(in_dir("src.sock"), &err);
+	assert_int_equal(ask(pin, "{\"op\":\"layers\",\"id\":\"root\"}", NULL, 0, NULL), 0);
+	assert_int_equal(ask(pin, merge, file, 1, NULL), -EDEADLK);
+	asker = begin_merge("merged");
+	while (!is_merged("merged"))
+		;
+	assert_int_equal(layers_now(&merging), 7);
+	assert_true(merging);
+	close(pin);
+	assert_int_equal(ctl_recv(asker, &a, NULL, NULL, &err), 1);
+	assert_int_equal(json_int(a, "merged", 0, 99, NULL), 5);
+	assert_int_equal(json_int(a, "layers", 0, 99, NULL), 3);
+	json_decref(a);
+	close(asker);
+	assert_int_equal(layers_now(&merging), 3);
+	assert_false(merging);
+	/* nothing that is worth it, and a file that is not empty */
+	assert_int_equal(ask_once(merge, file, 1, &a), 0);
+	assert_int_equal(json_int(a, "merged", 0, 99, NULL), 0);
+	json_decref(a);
+	seal_times(2);
+	asker = open(in_dir("full"), O_RDWR | O_CREAT, 0600);
+	assert_int_equal(write(asker, "x", 1), 1);
+	close(asker);
+	asker = begin_merge("full");
+	assert_int_equal(ctl_recv(asker, &a, NULL, NULL, &err), 1);
+	assert_false(json_is_true(json_object_get(a, "ok")));
+	json_decref(a);
+	close(asker);
+	assert_int_equal(layers_now(NULL), 5);
+
+	assert_int_equal(ask_once("{\"op\":\"fork\"}", sib, 4, &a), 0);
+	assert_int_equal(layers(a), 5);
+	kid.pid = json_int(a, "pid", 1, INT32_MAX, NULL);
+	json_decref(a);
+	kid.ctl = ctl_connect(in_dir("sib.sock"), &err);
+	wait_for_guest(kid.ctl);
+	stop_sibling(&kid);
+	/* it ends while one is under way, and nobody waits for that */
+	close(begin_merge("last"));
+	assert_int_equal(stop(&src), PROCESS_STOPPED);
+}
+
 #define T(f) cmocka_unit_test_setup_teardown(f, make_dir, drop_dir)
 
 int main(void)
@@ -694,6 +824,7 @@ int main(void)
 		T(forks_of_forks_live_apart),
 		T(snapshot_of_a_fork_of_a_restore),
 		T(disks_are_sealed_and_apart),
+		T(layers_become_fewer),
 	};
 
 	signal(SIGPIPE, SIG_IGN);
