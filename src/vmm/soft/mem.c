@@ -32,6 +32,7 @@ static void fill(struct soft_cpu *cpu, enum tlb_mode mode, uint64_t va,
 	    !__atomic_load_n(&cpu->mem->code[t->gpa >> PAGE_SHIFT], __ATOMIC_ACQUIRE))
 		e->wtag = page;
 	cpu->mmu.used[mode][at >> 6] |= 1ull << (at & 63);
+	cpu->mmu.words[mode] |= 1ull << (at >> 6);
 	if (t->flags & WALK_GLOBAL)
 		cpu->mmu.global[mode][at >> 6] |= 1ull << (at & 63);
 	else

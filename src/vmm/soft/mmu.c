@@ -256,25 +256,33 @@ void mmu_exec_mark(struct soft_cpu *cpu, uint64_t va)
 
 /* --- first level -------------------------------------------------------------- */
 
+/* The entries of a word of m->used that `bits` names are dropped. */
+static void drop_entries(struct mmu *m, unsigned mode, unsigned word, uint64_t bits)
+{
+	m->used[mode][word] &= ~bits;
+	if (!m->used[mode][word])
+		m->words[mode] &= ~(1ull << word);
+	for (; bits; bits &= bits - 1) {
+		unsigned b = __builtin_ctzll(bits);
+		struct tlb_entry *e = &m->tlb[mode][word * 64 + b];
+
+		e->rtag = e->wtag = tlb_none(b);
+	}
+}
+
 static void tlb_flush(struct mmu *m, bool global)
 {
 	m->narrowed++;
 	for (unsigned mode = 0; mode < TLB_MODES; mode++) {
-		for (unsigned w = 0; w < TLB_SIZE / 64; w++) {
-			uint64_t bits = m->used[mode][w];
+		for (uint64_t words = m->words[mode]; words; words &= words - 1) {
+			unsigned w = __builtin_ctzll(words);
+			uint64_t keep = global ? 0 : m->global[mode][w];
 
-			for (; bits; bits &= bits - 1) {
-				unsigned b = __builtin_ctzll(bits);
-				struct tlb_entry *e = &m->tlb[mode][w * 64 + b];
-
-				if (!global && (m->global[mode][w] >> b & 1))
-					continue;
-				e->rtag = e->wtag = tlb_none(b);
-				m->used[mode][w] &= ~(1ull << b);
-			}
+			drop_entries(m, mode, w, m->used[mode][w] & ~keep);
 		}
 	}
 }
+_Static_assert(TLB_SIZE / 64 <= 64, "m->words");
 
 void mmu_protect(struct soft_cpu *cpu, uint64_t gpa)
 {
@@ -283,10 +291,10 @@ void mmu_protect(struct soft_cpu *cpu, uint64_t gpa)
 
 	m->narrowed++;
 	for (unsigned mode = 0; mode < TLB_MODES; mode++) {
-		for (unsigned w = 0; w < TLB_SIZE / 64; w++) {
-			uint64_t bits = m->used[mode][w];
+		for (uint64_t words = m->words[mode]; words; words &= words - 1) {
+			unsigned w = __builtin_ctzll(words);
 
-			for (; bits; bits &= bits - 1) {
+			for (uint64_t bits = m->used[mode][w]; bits; bits &= bits - 1) {
 				unsigned b = __builtin_ctzll(bits);
 				struct tlb_entry *e = &m->tlb[mode][w * 64 + b];
 

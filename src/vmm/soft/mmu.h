@@ -23,7 +23,7 @@ struct soft_cpu;
 
 #define PAGE_MASK (~0xfffull)
 
-#define TLB_BITS	10
+#define TLB_BITS	12
 #define TLB_SIZE	(1u << TLB_BITS)
 /*
  * The tag of an empty slot: a page whose address belongs in another slot, and not
@@ -70,6 +70,7 @@ struct mmu_space {
 struct mmu {
 	struct tlb_entry tlb[TLB_MODES][TLB_SIZE];
 	uint64_t used[TLB_MODES][TLB_SIZE / 64];	/* entries to flush */
+	uint64_t words[TLB_MODES];	/* which words of `used` have some */
 	uint64_t global[TLB_MODES][TLB_SIZE / 64];	/* those of global pages */
 	struct tlb2_entry tlb2[TLB2_SIZE];
 	struct mmu_space space[MMU_SPACES];
