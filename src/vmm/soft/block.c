@@ -335,7 +335,8 @@ const struct block *block_peek(struct soft_cpu *cpu, uint64_t gpa)
 	for (; blk; blk = block_at(b, blk->next_line)) {
 		if (blk->gpa != gpa || blk->gpa2)
 			continue;
-		blk->peeked = true;
+		if (!blk->peeked)	/* its page may be shared with a sibling */
+			blk->peeked = true;
 		return blk;
 	}
 	return NULL;
@@ -545,15 +546,15 @@ void blocks_fork(struct soft_cpu *cpu, bool now)
 	madvise(cpu->blocks->arena, ARENA_SIZE, now ? MADV_DOFORK : MADV_DONTFORK);
 }
 
-/* The epochs of what is in the jump cache are past for the new CPU. */
-void blocks_inherit(struct soft_cpu *cpu, struct soft_cpu *from)
+/*
+ * A huge page is right where a VM decodes its whole kernel, as at boot.  What a sibling
+ * adds is little, and mostly less than one.
+ */
+void blocks_inherit(struct soft_cpu *cpu)
 {
-	struct blocks *b = from->blocks;
+	struct blocks *b = cpu->blocks;
 
-	cpu->blocks = b;
-	cpu->jumps = from->jumps;
-	cpu->mmu.next_gen = from->mmu.next_gen;
-	from->blocks = NULL;
+	madvise(b->arena, ARENA_SIZE, MADV_NOHUGEPAGE);
 	for (unsigned k = 0; k < ARRAY_LEN(b->page); k++)
 		for (struct code_page *p = b->page[k]; p; p = p->next)
 			if (p->blocks)

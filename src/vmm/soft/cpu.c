@@ -82,14 +82,32 @@ int soft_cpu_init(struct soft_cpu *cpu, struct soft_vm *svm, unsigned id,
 	return 0;
 }
 
-void soft_cpu_inherit(struct soft_cpu *cpu, struct soft_vm *svm, unsigned id,
-		      const struct cpu_model *model, struct soft_cpu *from)
+/* All but what says how memory is seen, and what belongs to other files. */
+static void forget_state(struct soft_cpu *cpu)
 {
+	struct blocks *blocks = cpu->blocks;
+	struct jump *jumps = cpu->jumps;
+	struct jit *jit = cpu->jit;
+	void *fp = cpu->fp;
+
+	memset(cpu, 0, offsetof(struct soft_cpu, mmu));
+	memset(&cpu->mmu + 1, 0, sizeof(*cpu) - offsetof(struct soft_cpu, mmu) -
+	       sizeof(cpu->mmu));
+	cpu->blocks = blocks;
+	cpu->jumps = jumps;
+	cpu->jit = jit;
+	cpu->fp = fp;
+}
+
+void soft_cpu_inherit(struct soft_cpu *cpu, struct soft_vm *svm, unsigned id,
+		      const struct cpu_model *model)
+{
+	mmu_inherit(cpu);
+	forget_state(cpu);
 	wire(cpu, svm, id, model);
-	blocks_inherit(cpu, from);
-	fp_inherit(cpu, from);
-	jit_inherit(cpu, from);
-	mmu_init(cpu);
+	blocks_inherit(cpu);
+	fp_inherit(cpu);
+	jit_return_forget(cpu, true);
 	cpu_mode_changed(cpu);
 }
 
@@ -350,7 +368,7 @@ int soft_set_state(struct soft_cpu *cpu, const struct x86_state *s, struct err *
 	lapic_set(&cpu->lapic, s);
 	lapic_set_cr8(&cpu->lapic, s->cr8 & 15);
 	set_event(cpu, s);
-	mmu_flush_all(cpu);
+	mmu_restored(cpu);
 	debug_update(cpu);
 	cpu->irq_latched = true;
 	soft_attention(cpu, ATT_IRQ | ATT_TIMER | ATT_SLOW);

@@ -144,10 +144,8 @@ int fp_fork(struct soft_cpu *cpu)
 	return codemem_share(&fp_of(cpu)->area, fp_of(cpu)->used);
 }
 
-void fp_inherit(struct soft_cpu *cpu, struct soft_cpu *from)
+void fp_inherit(struct soft_cpu *cpu)
 {
-	cpu->fp = from->fp;
-	from->fp = NULL;
 	reset(cpu);
 }
 

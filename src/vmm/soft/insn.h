@@ -124,7 +124,7 @@ int fp_init(struct soft_cpu *cpu);	/* cpu->fp and the reset state */
 void fp_done(struct soft_cpu *cpu);
 /* Before a fork(2): -errno; and in the child, in place of fp_init(). */
 int fp_fork(struct soft_cpu *cpu);
-void fp_inherit(struct soft_cpu *cpu, struct soft_cpu *from);
+void fp_inherit(struct soft_cpu *cpu);
 
 /* decode.c: fills i from up to n bytes; 0, or -1 when more bytes are needed.
  * What cannot be decoded gets a handler that raises #UD. */
@@ -138,7 +138,7 @@ int blocks_init(struct soft_cpu *cpu);
 void blocks_done(struct soft_cpu *cpu);
 /* Before and after a fork(2) whose child takes them over by blocks_inherit(). */
 void blocks_fork(struct soft_cpu *cpu, bool now);
-void blocks_inherit(struct soft_cpu *cpu, struct soft_cpu *from);
+void blocks_inherit(struct soft_cpu *cpu);
 /* The block at cpu->rip, decoded when need be; raises fetch faults. */
 const struct insn *block_find(struct soft_cpu *cpu);
 /* The same, by a look at the jump cache first. */

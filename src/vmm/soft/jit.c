@@ -621,9 +621,3 @@ void jit_forked(struct soft_cpu *cpu)
 {
 	for_fork(cpu->jit, MADV_DONTFORK);
 }
-
-void jit_inherit(struct soft_cpu *cpu, struct soft_cpu *from)
-{
-	cpu->jit = from->jit;
-	from->jit = NULL;
-}

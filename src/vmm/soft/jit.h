@@ -132,12 +132,10 @@ struct jit {
 int jit_init(struct soft_cpu *cpu);
 void jit_done(struct soft_cpu *cpu);
 /*
- * Around a fork(2) after which the child's CPU takes over the translations, by
- * jit_inherit() from the source's struct.  -errno.
+ * Around a fork(2) after which the child's CPU goes on with the translations.  -errno.
  */
 int jit_fork(struct soft_cpu *cpu);
 void jit_forked(struct soft_cpu *cpu);
-void jit_inherit(struct soft_cpu *cpu, struct soft_cpu *from);
 /* A fresh block: makes its first instruction count runs. */
 void jit_hook(struct soft_cpu *cpu, struct block *b);
 /* The block goes away; its page's other translations may stay. */

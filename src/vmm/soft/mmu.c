@@ -15,6 +15,8 @@
  * A permission that was widened in the page tables is found by a walk before a
  * fault is raised, so stale entries never cause faults.
  */
+#include <string.h>
+
 #include "vmm/soft/insn.h"
 #include "vmm/soft/jit.h"
 
@@ -452,4 +454,30 @@ void mmu_init(struct soft_cpu *cpu)
 		for (unsigned i = 0; i < TLB_SIZE; i++)
 			m->tlb[mode][i].rtag = m->tlb[mode][i].wtag = tlb_none(i);
 	mmu_flush_all(cpu);
+}
+
+static void get_paging(const struct soft_cpu *cpu, uint64_t paging[4])
+{
+	paging[0] = cpu->cr0;
+	paging[1] = cpu->cr3;
+	paging[2] = cpu->cr4;
+	paging[3] = cpu->efer;
+}
+
+void mmu_inherit(struct soft_cpu *cpu)
+{
+	cpu->mmu.inherited = true;
+	get_paging(cpu, cpu->mmu.paging);
+}
+
+void mmu_restored(struct soft_cpu *cpu)
+{
+	struct mmu *m = &cpu->mmu;
+	uint64_t paging[4];
+
+	get_paging(cpu, paging);
+	if (!m->inherited || memcmp(paging, m->paging, sizeof(paging)))
+		mmu_flush_all(cpu);
+	m->inherited = false;
+	cpu_mode_changed(cpu);
 }

@@ -80,6 +80,8 @@ struct mmu {
 	uint64_t narrowed;	/* times that entries of tlb[] were taken back */
 	uint64_t rsvd;		/* page table bits above the physical width */
 	bool watching;		/* data breakpoints: nothing goes into tlb */
+	bool inherited;		/* all this holds while CR0, CR3, CR4, EFER are */
+	uint64_t paging[4];	/* these */
 	uint64_t large[64];	/* hash of 2 MiB regions with a large page cut up */
 	uint64_t exec[64];	/* hash of pages in the jump cache */
 	uint64_t rmw_va, rmw_gpa;	/* rmw_begin() to rmw_end() */
@@ -137,6 +139,9 @@ uint64_t mmio_load(struct soft_cpu *cpu, uint64_t gpa, unsigned len);
 void mmio_store(struct soft_cpu *cpu, uint64_t gpa, uint64_t val, unsigned len);
 
 void mmu_init(struct soft_cpu *cpu);
+/* The CPU's state is about to be set anew, perhaps to what it is; and it has been. */
+void mmu_inherit(struct soft_cpu *cpu);
+void mmu_restored(struct soft_cpu *cpu);
 void mmu_set_cr3(struct soft_cpu *cpu, uint64_t val);	/* CR3 was written */
 void mmu_flush_all(struct soft_cpu *cpu);		/* global ones too */
 void mmu_flush_local(struct soft_cpu *cpu);

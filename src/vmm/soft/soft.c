@@ -173,16 +173,21 @@ static void inherit_hits(struct soft_vm *svm, const struct soft_vm *from)
 	soft_attention(svm->cpu[0], ATT_CODE);
 }
 
+/* From here on it is this VM's: nothing else in this process knows the source's. */
+static struct soft_cpu *take_over(struct vcpu *vcpu, struct soft_cpu *cpu)
+{
+	struct soft_vm *svm = vcpu->vm->accel_vm, *from = cpu->svm;
+
+	soft_cpu_inherit(cpu, svm, vcpu->id, &vcpu->vm->model);
+	from->cpu[0] = NULL;
+	inherit_hits(svm, from);
+	return cpu;
+}
+
 static int init_cpu(struct vcpu *vcpu, struct soft_cpu *cpu, struct err *err)
 {
 	struct vm *vm = vcpu->vm;
-	struct soft_cpu *from = heritage(vm);
 
-	if (from) {
-		soft_cpu_inherit(cpu, vm->accel_vm, vcpu->id, &vm->model, from);
-		inherit_hits(vm->accel_vm, from->svm);
-		return 0;
-	}
 	if (soft_cpu_init(cpu, vm->accel_vm, vcpu->id, &vm->model) < 0)
 		return err_set(err, ENOMEM, "no memory for the software CPU's code cache");
 	if (vm->spec.engine != SPEC_ENGINE_INTERP && jit_init(cpu) < 0)
@@ -193,18 +198,19 @@ static int init_cpu(struct vcpu *vcpu, struct soft_cpu *cpu, struct err *err)
 static int soft_vcpu_init(struct vcpu *vcpu, struct err *err)
 {
 	struct soft_vm *svm = vcpu->vm->accel_vm;
-	struct soft_cpu *cpu = soft_cpu_alloc();
-	int ret;
+	struct soft_cpu *from, *cpu;
+	int ret = 0;
 
-	if (vcpu->id > 0) {
-		free(cpu);
+	if (vcpu->id > 0)
 		return err_set(err, ENOTSUP, "the software CPU has one processor; more need KVM");
-	}
+	from = heritage(vcpu->vm);
+	cpu = from ? take_over(vcpu, from) : soft_cpu_alloc();
 	if (!cpu)
 		return err_set(err, ENOMEM, "out of memory");
 	vcpu->accel_vcpu = cpu;
 	cpu->vcpu = vcpu;
-	ret = init_cpu(vcpu, cpu, err);
+	if (!from)
+		ret = init_cpu(vcpu, cpu, err);
 	if (ret)
 		return ret;
 	svm->nr_cpus = MAX(svm->nr_cpus, vcpu->id + 1);

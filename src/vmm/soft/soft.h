@@ -222,10 +222,11 @@ int soft_set_state(struct soft_cpu *cpu, const struct x86_state *s, struct err *
 struct soft_cpu *soft_cpu_alloc(void);
 int soft_cpu_init(struct soft_cpu *cpu, struct soft_vm *svm, unsigned id,
 		  const struct cpu_model *model);
-/* The same in a child of fork(2), with the decoded and translated code of `from`,
- * which is of no use any more: of the same model, and on the same memory. */
+/* In a child of fork(2), in place of it: `cpu` was the source's and becomes one of
+ * svm, of the same model and on the same memory.  It keeps decoded and translated
+ * code, and TLBs and jump cache if the state that it is given is the source's. */
 void soft_cpu_inherit(struct soft_cpu *cpu, struct soft_vm *svm, unsigned id,
-		      const struct cpu_model *model, struct soft_cpu *from);
+		      const struct cpu_model *model);
 void soft_cpu_done(struct soft_cpu *cpu);
 /* accel->cpuid_can */
 void soft_cpuid_can(uint32_t *words);
