@@ -12,6 +12,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -55,6 +56,16 @@ static void print_error(const struct err *err)
 		fprintf(stderr, "  caused by: %s\n", err_cause(err, i));
 }
 
+/*
+ * What is large here is mostly empty for good: maps of layers, tables of connections.
+ * calloc() clears what it takes from the heap and so makes it the process's own, but
+ * not a mapping.  (By default it stops using those as soon as one is freed.)
+ */
+static void keep_empty_empty(void)
+{
+	mallopt(M_MMAP_THRESHOLD, 48 << 10);
+}
+
 /* A guest's connections are sockets of ours, far more than a shell's 1024. */
 static void raise_nofile(void)
 {
@@ -74,6 +85,7 @@ static int run(int spec_fd)
 	struct spec_fds fds;
 	int ret;
 
+	keep_empty_empty();
 	raise_nofile();
 	ret = sandbox_early(&err);
 	if (!ret)

@@ -107,11 +107,22 @@ static void *reserve(size_t size)
 	return p == MAP_FAILED ? NULL : p;
 }
 
+/* Nothing is shared yet, so nobody looks at own[]. */
+static void begin(struct codemem *c, size_t size)
+{
+	c->rw = NULL;
+	c->rx = NULL;
+	c->size = size;
+	c->shared = c->settled = 0;
+	c->tail = c->stuck = false;
+	c->fd = c->ro_fd = -1;
+}
+
 int codemem_init(struct codemem *c, size_t size)
 {
 	int ret;
 
-	*c = (struct codemem){ .fd = -1, .ro_fd = -1, .size = size };
+	begin(c, size);
 	c->rw = reserve(size);
 	c->rx = reserve(size);
 	ret = c->rw && c->rx ? open_file(c) : -ENOMEM;
@@ -128,7 +139,7 @@ void codemem_done(struct codemem *c)
 		munmap((void *)(uintptr_t)c->rx, c->size);
 	if (c->size && c->fd >= 0)
 		close_file(c);
-	*c = (struct codemem){ .fd = -1, .ro_fd = -1 };
+	begin(c, 0);
 }
 
 /* --- chunks ------------------------------------------------------------------- */

@@ -12,7 +12,7 @@
 #include <stdint.h>
 
 #define CODEMEM_MAX	(256u << 20)
-#define CODEMEM_CHUNK	(16u << 10)	/* what becomes one's own at once */
+#define CODEMEM_CHUNK	(4u << 10)	/* what becomes one's own at once */
 
 struct codemem {
 	uint8_t *rw;		/* owned; without access where not our own */
