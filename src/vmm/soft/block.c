@@ -8,8 +8,9 @@
  * end and after BLOCK_INSNS instructions.  Only a block's first instruction may
  * straddle two pages, and then it is the only one.
  *
- * What changes while code is merely run (how often a block ran) is kept apart from
- * the blocks, so that siblings go on sharing the pages of these.
+ * What changes while code is merely run (how often a block ran, that it is translated)
+ * and what changes with each new block (the lists of its page) is kept apart from the
+ * blocks, in dense arrays, so that siblings go on sharing the pages of these.
  *
  * A page with decoded code is marked in mem->code[], which sends writes to it
  * through block_wrote().  Each such page has a map of the 64-byte lines that hold
@@ -33,13 +34,15 @@
 #define BLOCK_INSNS	64
 #define PAGE_HASH_BITS	14
 #define ARENA_SIZE	(256u << 20)
+#define MAX_BLOCKS	(ARENA_SIZE / (sizeof(struct block) + sizeof(struct insn)))
+#define MAX_PAGES	(128u << 10)
 
 struct code_page {
 	uint64_t gpa;
 	uint64_t lines;		/* 64-byte lines with code */
 	struct code_page *next;
 	struct block *blocks;	/* by next_page, or next_page2 if gpa2 is it */
-	uint32_t first[64];	/* block_no() of a block that begins in this line, */
+	uint32_t first[64];	/* block_place() of a block that begins in this line, */
 };				/* then by next_line; 0: none */
 
 struct blocks {
@@ -48,7 +51,10 @@ struct blocks {
 	struct code_page *page[1u << PAGE_HASH_BITS];
 	uint8_t *arena;		/* owned */
 	size_t used;
-	uint8_t *heat;		/* owned: a byte for each 64 of the arena */
+	struct block_use *use;	/* owned; by block.no */
+	uint32_t nr_blocks;
+	struct code_page *pages;	/* owned */
+	uint32_t nr_pages;
 	uint64_t single[(sizeof(struct block) + 2 * sizeof(struct insn)) / 8];
 };
 
@@ -77,14 +83,14 @@ static struct code_page *page_find(struct blocks *b, uint64_t gpa)
 /*
  * A block's place in the arena, in units of 64 bytes.  The first is not used.
  */
-static uint32_t block_no(const struct blocks *b, const struct block *blk)
+static uint32_t block_place(const struct blocks *b, const struct block *blk)
 {
 	return ((const uint8_t *)blk - b->arena) / 64;
 }
 
-static struct block *block_at(const struct blocks *b, uint32_t no)
+static struct block *block_at(const struct blocks *b, uint32_t place)
 {
-	return no ? (void *)(b->arena + no * 64ull) : NULL;
+	return place ? (void *)(b->arena + place * 64ull) : NULL;
 }
 
 static uint32_t *line_of(struct code_page *p, uint64_t gpa)
@@ -97,21 +103,21 @@ static void line_add(struct blocks *b, struct code_page *p, struct block *blk)
 	uint32_t *first = line_of(p, blk->gpa);
 
 	blk->next_line = *first;
-	*first = block_no(b, blk);
+	*first = block_place(b, blk);
 }
 
 static void line_remove(struct blocks *b, struct block *blk)
 {
-	uint32_t *link = line_of(page_find(b, blk->gpa), blk->gpa), no = block_no(b, blk);
+	uint32_t *link = line_of(page_find(b, blk->gpa), blk->gpa);
 
-	while (*link != no)
+	while (*link != block_place(b, blk))
 		link = &block_at(b, *link)->next_line;
 	*link = blk->next_line;
 }
 
-uint8_t *block_heat(const struct soft_cpu *cpu, const struct block *blk)
+struct block_use *block_use(const struct soft_cpu *cpu, const struct block *blk)
 {
-	return &cpu->blocks->heat[block_no(cpu->blocks, blk)];
+	return &cpu->blocks->use[blk->no];
 }
 
 /* --- handlers at the ends of blocks ------------------------------------------ */
@@ -136,14 +142,6 @@ HANDLER(single_end)
 
 /* --- pages ------------------------------------------------------------------------ */
 
-static void *arena_take(struct blocks *b, size_t n)
-{
-	void *p = b->arena + b->used;
-
-	b->used += ALIGN_UP(n, (size_t)64);
-	return p;
-}
-
 /*
  * Comes before the page's bytes are read: a device that writes them after that
  * sees the mark and tells us.
@@ -156,7 +154,7 @@ static struct code_page *page_get(struct soft_cpu *cpu, uint64_t gpa)
 	if (p && p->blocks)
 		return p;
 	if (!p) {
-		p = arena_take(b, sizeof(*p));
+		p = &b->pages[b->nr_pages++];
 		*p = (struct code_page){ .gpa = gpa & PAGE_MASK,
 					 .next = *page_bucket(b, gpa) };
 		*page_bucket(b, gpa) = p;
@@ -293,9 +291,10 @@ static struct block *build(struct soft_cpu *cpu, struct fetch *f)
 		page2 = page_get(cpu, f->gpa2);
 	fp_save(cpu);
 	blk = (struct block *)(void *)(b->arena + b->used);
-	*blk = (struct block){ .gpa = f->gpa, .gpa2 = f->gpa2 };
+	*blk = (struct block){ .gpa = f->gpa, .gpa2 = f->gpa2, .no = b->nr_blocks++ };
 	decode_run(cpu, blk, f, BLOCK_INSNS, block_end);
-	arena_take(b, sizeof(*blk) + (blk->nr + 1u) * sizeof(struct insn));
+	b->used += sizeof(*blk) + (blk->nr + 1u) * sizeof(struct insn);
+	b->use[blk->no] = (struct block_use){ .jit = 0 };
 	fp_load(cpu);
 	page_add(page, blk);
 	if (page2 && page2 != page)
@@ -335,8 +334,7 @@ const struct block *block_peek(struct soft_cpu *cpu, uint64_t gpa)
 	for (; blk; blk = block_at(b, blk->next_line)) {
 		if (blk->gpa != gpa || blk->gpa2)
 			continue;
-		if (!blk->peeked)	/* its page may be shared with a sibling */
-			blk->peeked = true;
+		block_use(cpu, blk)->peeked = true;
 		return blk;
 	}
 	return NULL;
@@ -344,10 +342,9 @@ const struct block *block_peek(struct soft_cpu *cpu, uint64_t gpa)
 
 static bool room_for_block(const struct blocks *b)
 {
-	size_t most = sizeof(struct block) + (BLOCK_INSNS + 1) * sizeof(struct insn) +
-		      2 * ALIGN_UP(sizeof(struct code_page), 64);
+	size_t most = sizeof(struct block) + (BLOCK_INSNS + 1) * sizeof(struct insn);
 
-	return b->used + most <= ARENA_SIZE;
+	return b->used + most <= ARENA_SIZE && b->nr_pages + 2 <= MAX_PAGES;
 }
 
 const struct insn *block_find(struct soft_cpu *cpu)
@@ -420,7 +417,7 @@ static void page_wrote(struct soft_cpu *cpu, struct code_page *p, unsigned lo,
 			continue;
 		}
 		*link = *next_in_page(blk, p);
-		peeked |= blk->peeked;
+		peeked |= block_use(cpu, blk)->peeked;
 		if (!blk->dead)
 			kill_block(cpu, blk);
 	}
@@ -486,27 +483,38 @@ void blocks_flush(struct soft_cpu *cpu)
 	for (unsigned k = 0; k < JUMP_SIZE; k++)
 		b->jumps[k].gen = 0;
 	b->used = 64;
+	b->nr_blocks = b->nr_pages = 0;
 	cpu->stat.flushes++;
 }
 
-static void *reserve(size_t n, int advice)
+static void *reserve(size_t n)
 {
 	void *p = mmap(NULL, n, PROT_READ | PROT_WRITE,
 		       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
-	if (p == MAP_FAILED)
-		return NULL;
-	madvise(p, n, advice);
-	return p;
+	return p == MAP_FAILED ? NULL : p;
+}
+
+static void unreserve(void *p, size_t n)
+{
+	if (p)
+		munmap(p, n);
 }
 
 static void free_blocks(struct blocks *b)
 {
-	if (b->arena)
-		munmap(b->arena, ARENA_SIZE);
-	if (b->heat)
-		munmap(b->heat, ARENA_SIZE / 64);
+	unreserve(b->arena, ARENA_SIZE);
+	unreserve(b->use, MAX_BLOCKS * sizeof(*b->use));
+	unreserve(b->pages, MAX_PAGES * sizeof(*b->pages));
 	free(b);
+}
+
+/* A snapshot's process has no use for them (freeze.c), a sibling's has. */
+static void for_fork(struct blocks *b, int advice)
+{
+	madvise(b->arena, ARENA_SIZE, advice);
+	madvise(b->use, MAX_BLOCKS * sizeof(*b->use), advice);
+	madvise(b->pages, MAX_PAGES * sizeof(*b->pages), advice);
 }
 
 int blocks_init(struct soft_cpu *cpu)
@@ -515,16 +523,17 @@ int blocks_init(struct soft_cpu *cpu)
 
 	if (!b)
 		return -ENOMEM;
-	/* A snapshot's process has no use for it (freeze.c), a sibling's has. */
-	b->arena = reserve(ARENA_SIZE, MADV_DONTFORK);
-	b->heat = reserve(ARENA_SIZE / 64, MADV_NORMAL);
-	if (!b->arena || !b->heat) {
+	b->arena = reserve(ARENA_SIZE);
+	b->use = reserve(MAX_BLOCKS * sizeof(*b->use));
+	b->pages = reserve(MAX_PAGES * sizeof(*b->pages));
+	if (!b->arena || !b->use || !b->pages) {
 		free_blocks(b);
 		return -ENOMEM;
 	}
 	b->used = 64;
 	/* A tenth of the page tables that a fork has to copy. */
 	madvise(b->arena, ARENA_SIZE, MADV_HUGEPAGE);
+	for_fork(b, MADV_DONTFORK);
 	decoder_init(&b->decoder);
 	cpu->blocks = b;
 	cpu->jumps = b->jumps;
@@ -543,7 +552,7 @@ void blocks_done(struct soft_cpu *cpu)
 
 void blocks_fork(struct soft_cpu *cpu, bool now)
 {
-	madvise(cpu->blocks->arena, ARENA_SIZE, now ? MADV_DOFORK : MADV_DONTFORK);
+	for_fork(cpu->blocks, now ? MADV_DOFORK : MADV_DONTFORK);
 }
 
 /*

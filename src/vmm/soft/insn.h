@@ -76,13 +76,22 @@ struct block {
 	struct block *next_page, *next_page2;
 	uint16_t nr;		/* instructions, without the one that ends it */
 	uint16_t bytes;
-	void *jit;		/* translation; jit.c */
+	uint32_t no;		/* counted from the last flush */
 	insn_fn *first_fn;	/* insn[0]'s own handler, under jit.c's */
-	bool dead;		/* its page was written: runs no more */
-	bool peeked;		/* a translation relies on the flags it uses */
 	uint32_t next_line;	/* block.c */
+	bool dead;		/* its page was written: runs no more */
+	uint64_t pad;
 	struct insn insn[];
 };
+_Static_assert(sizeof(struct block) == 64, "instructions fill cache lines");
+
+/* What changes while a block is merely run. */
+struct block_use {
+	uint32_t heat : 7;	/* how often it ran, until it is translated; jit.c */
+	uint32_t peeked : 1;	/* a translation relies on the flags it uses */
+	uint32_t jit : 24;	/* its translation's number from 1, or 0; jit.c */
+};
+_Static_assert(sizeof(struct block_use) == 4, "dense");
 
 /* A block of which all is in one page: a branch in that page may link it. */
 static inline bool block_can_link(const struct insn *first)
@@ -156,8 +165,7 @@ const struct insn *block_single(struct soft_cpu *cpu);
 /* Somebody wrote to [gpa, gpa + len): decoded code of it is dropped. */
 void block_wrote(struct soft_cpu *cpu, uint64_t gpa, uint64_t len);
 void blocks_flush(struct soft_cpu *cpu);
-/* How often it ran, until it is translated; jit.c's. */
-uint8_t *block_heat(const struct soft_cpu *cpu, const struct block *blk);
+struct block_use *block_use(const struct soft_cpu *cpu, const struct block *blk);
 /* The block that starts at gpa if it is decoded; it counts as peeked then. */
 const struct block *block_peek(struct soft_cpu *cpu, uint64_t gpa);
 /* The jump cache forgets this page of guest virtual memory. */

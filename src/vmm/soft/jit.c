@@ -6,9 +6,9 @@
  * Code lives in memory of codemem.c, at one address writable and at another
  * executable.  It fills from the front and is emptied as a whole.
  *
- * A block starts out interpreted.  Its first instruction's handler counts; after
- * JIT_HEAT runs the block is translated and the handler becomes jit_run(), so
- * the interpreter's own ways from block to block lead into host code.
+ * A block starts out interpreted.  Its first instruction's handler, jit_run(),
+ * counts; after JIT_HEAT runs the block is translated and it enters that, so the
+ * interpreter's own ways from block to block lead into host code.
  *
  * Host code leaves through two thunks with a record's number in H_S2:
  *   exit	back to jit_run(), which finds the next block and, if that is
@@ -294,7 +294,8 @@ static void link_exit(struct jit *j, struct jit_meta *m, struct jblock *to)
 	if (!m->site || to->block->gpa2)
 		return;
 	e_patch(m->site, (m->host_flags ? to->entry_h : to->entry_m) + (j->rw - j->rx));
-	list_add_tail(&to->incoming, &m->node);
+	j->next_link[m - j->meta] = j->first_link[to - j->jblock];
+	j->first_link[to - j->jblock] = (uint32_t)(m - j->meta);
 	j->stat.links++;
 }
 
@@ -327,15 +328,22 @@ static struct jit_meta *run_host(struct soft_cpu *cpu, const uint8_t *code)
 	return m;
 }
 
+static insn_fn jit_run;
+
+static struct jblock *translation(const struct soft_cpu *cpu, const struct block *b)
+{
+	uint32_t no = block_use(cpu, b)->jit;
+
+	return no ? &cpu->jit->jblock[no - 1] : NULL;
+}
+
 /*
- * The handler of a translated block's first instruction.  Returns to the
- * interpreter when something has to be seen to, or the way leads to code that is
- * not translated.
+ * Runs host code.  Returns to the interpreter when something has to be seen to, or the
+ * way leads to code that is not translated.
  */
-HANDLER(jit_run)
+static const struct insn *enter(struct soft_cpu *cpu, struct jblock *jb)
 {
 	struct jit *j = cpu->jit;
-	struct jblock *jb = block_of(i)->jit;
 
 	if (unlikely(j->fp_deny != cpu->fp_deny)) {
 		jit_flush(cpu);
@@ -359,33 +367,47 @@ HANDLER(jit_run)
 			     (cpu->run_until && cpu->rip == cpu->run_until)))
 			return NULL;
 		n = block_next(cpu);
-		if (n->fn != jit_run)
+		if (n->fn != jit_run || !(jb = translation(cpu, block_of(n))))
 			return n;
-		jb = block_of(n)->jit;
 		if (j->may_link && epoch == j->epoch)
 			link_exit(j, m, jb);
 		set_jump(cpu, jb);
 	}
 }
 
-/* The handler of a block's first instruction until the block is hot. */
-HANDLER(jit_count)
+static struct jblock *translate(struct soft_cpu *cpu, struct block *b)
+{
+	struct jit *j = cpu->jit;
+	struct jblock *jb;
+
+	fp_save(cpu);
+	jb = jit_translate(cpu, b);
+	codemem_settle(&j->code, j->used);
+	fp_load(cpu);
+	if (jb)
+		block_use(cpu, b)->jit = (uint32_t)(jb - j->jblock) + 1;
+	else
+		b->insn[0].fn = b->first_fn;
+	return jb;
+}
+
+/* The handler of a block's first instruction. */
+HANDLER(jit_run)
 {
 	struct block *b = block_of(i);
-	struct insn *first = b->insn;
+	struct block_use *use = block_use(cpu, b);
+	struct jblock *jb = translation(cpu, b);
 
-	if (likely(++*block_heat(cpu, b) < cpu->jit->heat))
+	if (jb)
+		return enter(cpu, jb);
+	if (likely(++use->heat < cpu->jit->heat))
 		return b->first_fn(cpu, i);
 	if (!room(cpu->jit)) {
 		jit_flush(cpu);
 		return b->first_fn(cpu, i);
 	}
-	fp_save(cpu);
-	b->jit = jit_translate(cpu, b);
-	codemem_settle(&cpu->jit->code, cpu->jit->used);
-	fp_load(cpu);
-	first->fn = b->jit ? jit_run : b->first_fn;
-	return first->fn(cpu, first);
+	jb = translate(cpu, b);
+	return jb ? enter(cpu, jb) : b->first_fn(cpu, i);
 }
 
 const uint8_t *jit_way_out(const struct soft_cpu *cpu)
@@ -400,36 +422,29 @@ const uint8_t *jit_way_out(const struct soft_cpu *cpu)
 void jit_hook(struct soft_cpu *cpu, struct block *b)
 {
 	b->first_fn = b->insn[0].fn;
-	*block_heat(cpu, b) = 0;
-	b->jit = NULL;
 	if (cpu->jit && !b->gpa2 && b->nr)
-		b->insn[0].fn = jit_count;
+		b->insn[0].fn = jit_run;
 }
 
 /* Back to counting, without touching the host code. */
 static void unhook(const struct soft_cpu *cpu, struct jblock *jb)
 {
-	struct block *b = jb->block;
+	struct block_use *use = block_use(cpu, jb->block);
 
 	jb->block = NULL;
-	b->jit = NULL;
-	*block_heat(cpu, b) = 0;
-	if (!b->dead)
-		b->insn[0].fn = jit_count;
+	use->jit = 0;
+	use->heat = 0;
 }
 
 void jit_drop(struct soft_cpu *cpu, struct block *b)
 {
-	struct jblock *jb = b->jit;
 	struct jit *j = cpu->jit;
-	struct jit_meta *m, *tmp;
+	struct jblock *jb = j ? translation(cpu, b) : NULL;
 
 	if (!jb)
 		return;
-	list_for_each_safe(m, tmp, &jb->incoming, node) {
-		e_patch(m->site, m->stub + (j->rw - j->rx));
-		list_del(&m->node);
-	}
+	for (uint32_t k = j->first_link[jb - j->jblock]; k; k = j->next_link[k])
+		e_patch(j->meta[k].site, j->meta[k].stub + (j->rw - j->rx));
 	jb->body[0] = 0xe9;
 	e_patch(jb->body + 1, jb->gone);
 	unhook(cpu, jb);
@@ -526,6 +541,8 @@ _Static_assert(JIT_CODE_SIZE <= CODEMEM_MAX, "a bit a chunk");
 #define META_SIZE	(JIT_MAX_META * sizeof(struct jit_meta))
 #define JBLOCK_SIZE	(JIT_MAX_BLOCKS * sizeof(struct jblock))
 #define FAULT_SIZE	(JIT_MAX_FAULTS * sizeof(struct jit_fault))
+#define FIRST_SIZE	(JIT_MAX_BLOCKS * sizeof(uint32_t))
+#define NEXT_SIZE	(JIT_MAX_META * sizeof(uint32_t))
 
 static void *reserve(size_t n)
 {
@@ -557,7 +574,10 @@ int jit_init(struct soft_cpu *cpu)
 	j->meta = reserve(META_SIZE);
 	j->jblock = reserve(JBLOCK_SIZE);
 	j->fault = reserve(FAULT_SIZE);
-	if (!ret && (!j->altstack || !j->meta || !j->jblock || !j->fault))
+	j->first_link = reserve(FIRST_SIZE);
+	j->next_link = reserve(NEXT_SIZE);
+	if (!ret && (!j->altstack || !j->meta || !j->jblock || !j->fault ||
+		     !j->first_link || !j->next_link))
 		ret = -ENOMEM;
 	if (ret) {
 		jit_done(cpu);
@@ -588,6 +608,8 @@ void jit_done(struct soft_cpu *cpu)
 	unreserve(j->meta, META_SIZE);
 	unreserve(j->jblock, JBLOCK_SIZE);
 	unreserve(j->fault, FAULT_SIZE);
+	unreserve(j->first_link, FIRST_SIZE);
+	unreserve(j->next_link, NEXT_SIZE);
 	if (jit_cpu == cpu) {
 		stack_t off = { .ss_flags = SS_DISABLE };
 
@@ -606,6 +628,8 @@ static void for_fork(struct jit *j, int advice)
 	madvise(j->meta, META_SIZE, advice);
 	madvise(j->jblock, JBLOCK_SIZE, advice);
 	madvise(j->fault, FAULT_SIZE, advice);
+	madvise(j->first_link, FIRST_SIZE, advice);
+	madvise(j->next_link, NEXT_SIZE, advice);
 }
 
 int jit_fork(struct soft_cpu *cpu)

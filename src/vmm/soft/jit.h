@@ -16,7 +16,6 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "base/list.h"
 #include "vmm/soft/codemem.h"
 #include "vmm/soft/insn.h"
 
@@ -37,7 +36,6 @@ struct jblock {
 	struct block *block;	/* borrowed; NULL once dropped */
 	const uint8_t *entry_m;	/* expects flags in cpu->cc, or dead ones */
 	const uint8_t *entry_h;	/* expects flags in the host's */
-	struct list incoming;	/* struct jit_meta.node of links into it */
 	uint8_t *body, *gone;	/* rw: where a drop patches, and to where */
 };
 
@@ -72,7 +70,6 @@ struct jit_meta {
 	const uint8_t *resume;	/* rx */
 	uint8_t *site;		/* rw: the jump's rel32; NULL: not linkable */
 	const uint8_t *stub;	/* rx: where site points when not linked */
-	struct list node;	/* in its target's incoming, while linked */
 	/* windows: [base + lo, + span), first accessed by instruction k of jb */
 	struct jblock *jb;
 	const uint8_t *careful;	/* rx: the block from there on, access by access */
@@ -105,6 +102,9 @@ struct jit {
 	uint32_t nr_jblock;
 	struct jit_fault *fault;	/* owned */
 	uint32_t nr_fault;
+	/* Links, apart from what they join and so denser: first into each jblock, next
+	 * of each record.  0 ends a list; that record is a thunk's, which links nothing. */
+	uint32_t *first_link, *next_link;	/* owned */
 	uint64_t epoch;		/* grows with every dropped translation */
 	uint8_t fp_deny;	/* cpu->fp_deny that translations rely on */
 	bool in_slow;		/* jit_slow() runs a handler */

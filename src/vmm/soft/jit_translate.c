@@ -227,7 +227,7 @@ struct jblock *jit_translate(struct soft_cpu *cpu, struct block *b)
 	jb->block = b;
 	tr.jb = jb;
 	jit_plan_windows(&tr);
-	list_init(&jb->incoming);
+	j->first_link[jb - j->jblock] = 0;
 	entries(&tr, jb);
 	host = tr.where & IN_HOST;
 	for (unsigned k = 0; k < tr.n; k++)
