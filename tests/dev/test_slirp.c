@@ -12,6 +12,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -787,6 +788,46 @@ static void connections_are_bounded(void **state)
 	finish(&c);
 }
 
+/*
+ * Nor do those who come through a forward take all of them, also while the guest
+ * does not answer: they wait outside until others have gone.
+ */
+static void forwarded_connections_are_bounded(void **state)
+{
+	struct netif_forward got;
+	struct rlimit all, few;
+	unsigned syns = 0;
+	struct ctx c;
+	int fd[120];
+
+	getrlimit(RLIMIT_NOFILE, &all);
+	few = (struct rlimit){ 128, all.rlim_max };
+	start(&c);
+	c.spec.port[0] = (struct spec_port){ .guest_port = 80 };
+	c.spec.nr_ports = 1;
+	setrlimit(RLIMIT_NOFILE, &few);
+	restore(&c);		/* one that boots would hold them */
+	setrlimit(RLIMIT_NOFILE, &all);
+	assert_true(c.net->ops->forward_get(c.net, 0, &got));
+	for (unsigned i = 0; i < ARRAY_LEN(fd); i++) {
+		fd[i] = dial(got.host_port);
+		turn(&c);
+	}
+	for (unsigned i = c.seen; i < c.nr; i++)
+		syns += c.got[i].f.proto == IP_TCP && c.got[i].f.flags == TCP_SYN;
+	assert_in_range(syns, 32, 64);
+	for (unsigned i = 0; i < ARRAY_LEN(fd); i++) {
+		struct frame *f = await(&c, IP_TCP, TCP_SYN);
+		struct tcp t = { .sport = 80, .dport = f->sport, .ack = f->seq + 1 };
+
+		memcpy(t.dst, f->src.b + 12, 4);
+		send_tcp(&c, &t, TCP_RST | TCP_ACK, NULL, 0);
+	}
+	for (unsigned i = 0; i < ARRAY_LEN(fd); i++)
+		close(fd[i]);
+	finish(&c);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -805,6 +846,7 @@ int main(void)
 		cmocka_unit_test(echo_before_and_after_a_restore),
 		cmocka_unit_test(garbage_frames),
 		cmocka_unit_test(connections_are_bounded),
+		cmocka_unit_test(forwarded_connections_are_bounded),
 	};
 
 	return cmocka_run_group_tests_name("slirp", tests, NULL, NULL);

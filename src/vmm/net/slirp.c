@@ -123,6 +123,8 @@ static ssize_t cb_send_packet(const void *buf, size_t len, void *opaque)
 	/* Only read; frames of libslirp are sound. */
 	if (frame_parse(&f, (uint8_t *)(uintptr_t)buf, len)) {
 		policy_learn(n->policy, &f);
+		if (f.proto == IP_TCP)
+			n->quiet = 0;	/* it may have to say it again */
 		hold_to_guest(&n->hold, &f, io_now_ns());
 		arm_hold(n);
 	}
@@ -164,10 +166,10 @@ static bool too_many(struct nat *n, const struct frame *f)
 	bool opens = f->proto == IP_TCP ? (f->flags & (TCP_SYN | TCP_ACK)) == TCP_SYN
 					: f->type != ETH_ARP;
 
-	if (!opens || n->nr_fds < n->max_fds)
+	if (!opens || nat_may_open(n))
 		return false;
 	log_once(n->sockets_logged, "net",
-		 "the guest has %u connections; no more until some end", n->nr_fds);
+		 "the guest has %u connections; no more until some end", n->nr_watches);
 	return true;
 }
 
@@ -339,7 +341,7 @@ struct netif *netif_slirp_new(struct loop *loop, pthread_mutex_t *lock,
 	n->cb.guest_error = cb_guest_error;
 	n->loop = loop;
 	n->lock = lock;
-	n->max_fds = socket_limit();
+	n->max_sockets = socket_limit();
 	memcpy(n->guest_mac, spec->mac, 6);
 	nat_poll_init(n);
 	list_init(&n->queue);

@@ -53,8 +53,10 @@ struct nat {
 	size_t nr_by_fd;
 	struct watch **poll;		/* owned array: what fill gave an index */
 	unsigned nr_poll, cap_poll;
-	unsigned round, busy_polls;	/* busy: not forwards' listening sockets */
-	unsigned nr_fds, max_fds;	/* sockets libslirp has, may have */
+	unsigned round;
+	unsigned nr_watches, max_sockets;
+	unsigned opening;		/* frames since the last fill that may open one */
+	bool full;			/* the last fill found too many */
 	int last_fd;			/* of the newest watch */
 
 	struct loop_work pass;
@@ -85,6 +87,8 @@ void nat_poll_done(struct nat *n);
 void nat_schedule(struct nat *n);
 /* Asks libslirp which descriptors it waits for, and waits for them. */
 void nat_fill(struct nat *n);
+/* Something that may open a socket: false when there are too many already. */
+bool nat_may_open(struct nat *n);
 
 /* --- slirp_forward.c: as in netif_ops, on a NAT that runs ---------------------------- */
 
@@ -92,7 +96,7 @@ int nat_forward_add(struct netif *netif, const struct spec_port *p, uint16_t *po
 		    struct err *err);
 int nat_forward_rm(struct netif *netif, const char *host_addr, uint16_t host_port, bool udp);
 bool nat_forward_get(struct netif *netif, unsigned i, struct netif_forward *f);
-/* Whether a forward listens there. */
-bool nat_is_forward(const struct nat *n, int fd);
+/* Whether a forward accepts connections there. */
+bool nat_is_listener(const struct nat *n, int fd);
 
 #endif

@@ -20,11 +20,11 @@
 
 #define LISTEN_BACKLOG	128
 
-bool nat_is_forward(const struct nat *n, int fd)
+bool nat_is_listener(const struct nat *n, int fd)
 {
 	for (unsigned i = 0; i < n->nr_forwards; i++)
 		if (n->forward[i].fd == fd)
-			return true;
+			return !n->forward[i].f.udp;
 	return false;
 }
 
@@ -56,11 +56,10 @@ static int hostfwd_flags(const struct forward *w)
 
 /*
  * libslirp listens with a backlog of one and does not tell the port it got.  The
- * socket is the one that its next fill names for the first time.
+ * socket is the newest one after the next fill.
  */
 static void learn_listener(struct nat *n, struct forward *w)
 {
-	n->last_fd = -1;
 	nat_fill(n);
 	w->fd = n->last_fd;
 	if (w->fd < 0)
@@ -150,6 +149,7 @@ int nat_forward_add(struct netif *netif, const struct spec_port *p,
 	nat_fill(n);
 	len = guest_address(w, p->guest_port, &guest);
 	errno = 0;
+	n->last_fd = -1;
 	if (slirp_add_hostxfwd(n->slirp, (struct sockaddr *)&w->addr, w->addr_len,
 			       (struct sockaddr *)&guest, len, hostfwd_flags(w)) < 0)
 		return forward_failed(w, errno ? errno : EIO, err);

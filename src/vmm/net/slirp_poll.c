@@ -14,8 +14,13 @@
  * pass asks about every socket there is, LIMIT_NET_SOCKETS at most.
  *
  * Its timers tick twice a second as long as there is any TCP socket, a listening
- * one included.  Only listening sockets and nothing moving for QUIET_TICKS: the
- * tick stops until something happens.
+ * one included.  When nothing has moved for so long that each of them has run out,
+ * the tick stops until something happens: idle connections wake nobody.  (What was
+ * not acknowledged moves: it is sent again.)
+ *
+ * Its sockets are counted by their watches.  A watch is made when libslirp says
+ * that it opened a socket or, for those of which it does not say so, when it names
+ * it first.
  */
 #include "vmm/net/slirp.h"
 
@@ -26,7 +31,10 @@
 #include "base/io.h"
 
 #define TICK_MS		500
-#define QUIET_TICKS	240	/* two minutes: longer than any closing state */
+/* Longer than the longest of its timers, which is FIN_WAIT_2's ten minutes. */
+#define QUIET_TICKS	(11 * 60 * 1000 / TICK_MS)
+/* With listening sockets alone: two minutes. */
+#define LISTEN_TICKS	(2 * 60 * 1000 / TICK_MS)
 
 struct watch {
 	struct list node;		/* nat->watches */
@@ -87,6 +95,7 @@ static struct watch *watch_new(struct nat *n, int fd)
 	x->idx = -1;
 	x->w = (struct loop_fd){ .fd = fd, .cb = watch_ready };
 	list_add_tail(&n->watches, &x->node);
+	n->nr_watches++;
 	n->by_fd[fd] = x;
 	n->last_fd = fd;
 	return x;
@@ -101,29 +110,24 @@ static void watch_free(struct watch *x)
 		n->poll[x->idx] = NULL;
 	n->by_fd[x->w.fd] = NULL;
 	list_del(&x->node);
+	n->nr_watches--;
 	free(x);
-}
-
-/* Both callbacks mean that a watch of that number is of another socket. */
-static void cb_register(int fd, void *opaque)
-{
-	struct nat *n = opaque;
-	struct watch *x = watch_of(n, fd);
-
-	if (x)
-		watch_free(x);
-	n->nr_fds++;
 }
 
 static void cb_unregister(int fd, void *opaque)
 {
-	struct nat *n = opaque;
-	struct watch *x = watch_of(n, fd);
+	struct watch *x = watch_of(opaque, fd);
 
 	if (x)
 		watch_free(x);
-	if (n->nr_fds)
-		n->nr_fds--;
+}
+
+/* A watch of that number is of another socket. */
+static void cb_register(int fd, void *opaque)
+{
+	cb_unregister(fd, opaque);
+	if (fd >= 0)
+		watch_new(opaque, fd);
 }
 
 static int cb_add_poll(int fd, int events, void *opaque)
@@ -134,6 +138,9 @@ static int cb_add_poll(int fd, int events, void *opaque)
 			(events & SLIRP_POLL_OUT ? EPOLLOUT : 0) |
 			(events & SLIRP_POLL_PRI ? EPOLLPRI : 0);
 
+	/* Who comes while there are too many waits in the listener's backlog. */
+	if (n->nr_watches >= n->max_sockets && nat_is_listener(n, fd))
+		want = 0;
 	if (n->nr_poll == n->cap_poll) {
 		unsigned cap = n->cap_poll * 2 + 64;
 		struct watch **p = realloc(n->poll, cap * sizeof(struct watch *));
@@ -156,7 +163,6 @@ static int cb_add_poll(int fd, int events, void *opaque)
 	x->round = n->round;
 	x->idx = n->nr_poll;
 	n->poll[n->nr_poll++] = x;
-	n->busy_polls += !nat_is_forward(n, fd);
 	return x->idx;
 }
 
@@ -189,8 +195,10 @@ static void drop_unnamed(struct nat *n)
 
 static void set_tick(struct nat *n, uint32_t ms)
 {
+	unsigned enough = n->nr_watches > n->nr_forwards ? QUIET_TICKS : LISTEN_TICKS;
+
 	/* Above TICK_MS it has no timer running and only means "now and then". */
-	if (ms > TICK_MS || (!n->busy_polls && n->quiet > QUIET_TICKS))
+	if (ms > TICK_MS || n->quiet > enough)
 		loop_timer_cancel(n->loop, &n->tick);
 	else
 		loop_timer_set(n->loop, &n->tick, io_now_ns() + ms * 1000000ull);
@@ -202,10 +210,19 @@ void nat_fill(struct nat *n)
 
 	n->round++;
 	n->nr_poll = 0;
-	n->busy_polls = 0;
 	slirp_pollfds_fill(n->slirp, &ms, cb_add_poll, n);
 	drop_unnamed(n);
+	n->opening = 0;
+	n->full = n->nr_watches >= n->max_sockets;
 	set_tick(n, ms);
+}
+
+bool nat_may_open(struct nat *n)
+{
+	if (!n->full && n->nr_watches + n->opening >= n->max_sockets)
+		nat_fill(n);	/* which of them did? */
+	n->opening++;
+	return !n->full;
 }
 
 static void run_pass(struct nat *n)
