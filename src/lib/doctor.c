@@ -5,16 +5,19 @@
  */
 #include <errno.h>
 #include <limits.h>
+#include <netinet/in.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/statvfs.h>
 #include <sys/sysinfo.h>
 #include <sys/utsname.h>
 #include <unistd.h>
 
 #include "base/buf.h"
+#include "base/io.h"
 #include "base/util.h"
 #include "lib/install.h"
 #include "lib/run.h"
@@ -165,6 +168,20 @@ static void check_memory(struct doctor *d)
 	     sysconf(_SC_NPROCESSORS_ONLN));
 }
 
+/* An ICMP socket of an ordinary user: what a guest's ping becomes. */
+static void check_ping(struct doctor *d)
+{
+	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, IPPROTO_ICMP);
+
+	if (fd >= 0)
+		find(d, MN_FINDING_OK, "ping", NULL, "guests can ping the world");
+	else
+		find(d, MN_FINDING_WARN, "ping",
+		     "as root: sysctl net.ipv4.ping_group_range='0 2147483647'",
+		     "guests cannot ping the world: %s", strerror(errno));
+	io_close(fd);
+}
+
 int mn_doctor(int (*each)(const struct mn_finding *f, void *arg), void *arg,
 	      struct mn_error *err)
 {
@@ -178,6 +195,7 @@ int mn_doctor(int (*each)(const struct mn_finding *f, void *arg), void *arg,
 	check_base(&d);
 	check_home(&d);
 	check_memory(&d);
+	check_ping(&d);
 	if (d.ret < 0)
 		err_set(&e, -d.ret, "stopped by the caller");
 	return lib_return(err, &e, d.ret);
