@@ -88,7 +88,7 @@ int terminal_session(const char *target, struct mn_exec *cfg, uint64_t tail,
 bool terminal_both(void);
 
 
-/* --- console.c: the console's log ----------------------------------------- */
+/* --- console.c: a VM's logs ------------------------------------------------ */
 
 /* Copies from `at` to the end to stdout; the new place, -1 when stdout is gone. */
 off_t console_copy(int fd, off_t at);
@@ -97,6 +97,11 @@ off_t console_tail(int fd, uint64_t lines);
 /* Goes on until the VM ends or stdout is gone (cmd_logs.c). */
 int console_follow(struct mn_vm *vm, int fd, off_t at);
 int console_print(struct mn_vm *vm, uint64_t lines, struct mn_error *err);
+/*
+ * What the network refused, as notes: with a VM that ends goes its log.  Takes
+ * mn_vm_log()'s descriptor over, or its error.
+ */
+void console_refusals(int log);
 
 /* --- bundle.c: what a bundle is -------------------------------------------- */
 

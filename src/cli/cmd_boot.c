@@ -105,16 +105,16 @@ static int tell(const struct opts *o, struct mn_vm *vm)
 static int run_main(const struct opts *o, struct mn_vm *vm)
 {
 	MN_CONFIG(struct mn_exec, cfg);
-	int status = 0, ret;
+	int status = 0, ret, log = mn_vm_log(vm, NULL);
 
 	cfg.argv = o->cmd.nr ? o->cmd.v : mn_vm_baked_cmd(vm);
 	cfg.tty = o->tty || terminal_both();
 	cfg.main = true;
 	ret = terminal_exec(vm, &cfg, false, &status);
-	if (ret)
-		return ret;
-	mn_vm_wait(vm, POWEROFF_MS, NULL);
-	return status;
+	if (!ret)
+		mn_vm_wait(vm, POWEROFF_MS, NULL);
+	console_refusals(log);
+	return ret ? ret : status;
 }
 
 static int run(const void *v)

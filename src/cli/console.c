@@ -1,17 +1,19 @@
 // SPDX-License-Identifier: MIT
 /*
- * console.c - printing a VM's console log; see cmd.h.
+ * console.c - printing a VM's logs; see cmd.h.
  *
  * The log is cut when it grows too long, so a follower that finds the file
  * shorter than its place goes back to the start.
  */
 #include <stdio.h>
+#include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "cli/cmd.h"
 
 #define BLOCK 65536
+#define REFUSALS_SHOWN 10
 
 off_t console_copy(int fd, off_t at)
 {
@@ -55,6 +57,25 @@ off_t console_tail(int fd, uint64_t lines)
 		}
 	}
 	return 0;
+}
+
+void console_refusals(int log)
+{
+	static const char mark[] = " net warn: ";
+	FILE *f = log < 0 ? NULL : fdopen(log, "r");
+	char line[512], *said;
+	unsigned nr = 0;
+
+	while (f && fgets(line, sizeof(line), f)) {
+		line[strcspn(line, "\n")] = '\0';
+		said = strstr(line, mark);
+		if (said && ++nr <= REFUSALS_SHOWN)
+			out_note("network: %s", said + strlen(mark));
+	}
+	if (nr > REFUSALS_SHOWN)
+		out_note("network: %u more such lines", nr - REFUSALS_SHOWN);
+	if (f)
+		fclose(f);
 }
 
 int console_print(struct mn_vm *vm, uint64_t lines, struct mn_error *err)

@@ -158,12 +158,14 @@ void resume_lists_done(struct resume_lists *l)
 static int stay(struct mn_vm *vm)
 {
 	struct mn_error err = { .code = MN_OK };
-	int fd = mn_vm_console(vm, &err), status = 0, ret;
+	int fd = mn_vm_console(vm, &err), log = mn_vm_log(vm, NULL), status = 0, ret;
 	MN_CONFIG(struct mn_exec, cfg);
 	off_t at;
 
-	if (fd < 0)
+	if (fd < 0) {
+		console_refusals(log);
 		return out_error(&err, false);
+	}
 	at = console_copy(fd, 0);
 	cfg.join = true;
 	cfg.tty = terminal_both();
@@ -175,6 +177,7 @@ static int stay(struct mn_vm *vm)
 		mn_vm_wait(vm, POWEROFF_MS, NULL);
 	}
 	close(fd);
+	console_refusals(log);
 	return ret ? ret : status;
 }
 

@@ -100,6 +100,9 @@ is "goes on in the sibling" "$out" "echo hi"
 run machinen exec sibling --timeout 60 -- sh -c 'ping -c 1 -W 5 10.0.2.2 >/dev/null && echo ping4
 	ping -c 1 -W 5 fec0::2 >/dev/null && echo ping6'
 is "ping in the sibling" "$out" $'ping4\nping6'
+# a host without ICMP for this user: no answer, and nothing worse
+run machinen exec sibling -- ping -c 1 -W 1 10.0.2.77
+like "ping that may lead nowhere" "$out" '1 packets transmitted'
 run machinen exec sibling --timeout 60 -- bash -c "$fetch"
 is "the sibling's connections" "$out" hello
 source_port=$echo_port
@@ -120,6 +123,22 @@ is "ten thousand connections" "$out$status" 100000
 ok "and the network goes on" eventually 60 machinen exec net --timeout 5 -- bash -c "$fetch"
 ok "the log says so" grep -q 'connections; no more' <(machinen logs --vmm net)
 machinen stop net >/dev/null
+
+# More than the VMM has descriptors for, from outside: a forward's clients wait
+run bash -c 'ulimit -n 512; machinen boot -d --timeout 300 --name few -p 0:80 -- perl -MIO::Socket::INET \
+	-e "\$s = IO::Socket::INET->new(Listen => 999, LocalPort => 80) or die; sleep 1000"'
+is "boot with few descriptors" "$status$err" 0
+ok "its server" eventually 20 machinen exec few -- bash -c 'exec 3<>/dev/tcp/127.0.0.1/80'
+perl -MSocket -e 'for (1 .. 600) { socket my $s, 2, 1 | 2048, 0 or die;
+	connect $s, pack_sockaddr_in($ARGV[0], inet_aton "127.0.0.1"); push @all, $s }
+	close STDOUT; sleep 1000' "$(machinen port ls few --json | jq '.ports[0].host_port')" >"$scratch/flood" &
+flood_pid=$!
+held() { [ "$(ls "/proc/$(machinen ls --json | jq '.vms[0].pid')/fd" | wc -l)" -gt 256 ]; }
+ok "a flood arrives" eventually 20 held
+run machinen exec few --timeout 60 -- echo on
+is "and the VM goes on" "$out" on
+kill "$flood_pid"
+machinen stop few >/dev/null
 
 run machinen boot -d --timeout 300 --name shut -- sleep 1000
 run machinen exec shut -- bash -c "$fetch"
@@ -145,6 +164,11 @@ like "TCP in the log" "$out" 'refused: TCP to 192\.0\.2\.1 port 80'
 like "DNS in the log" "$out" 'refused: DNS for refused\.invalid'
 ok "allowed things are not" [ "${out/allowed.invalid/}" = "$out" ]
 machinen stop rules >/dev/null
+
+run machinen boot --timeout 300 --net-allow 10.0.2.3 -- bash -c 'exec 3<>/dev/tcp/192.0.2.1/80'
+like "said where a VM's log goes with the VM" "$err" 'machinen: network: refused: TCP to 192\.0\.2\.1 port 80$'
+run machinen boot --timeout 300 -- bash -c "$fetch"
+like "the host's loopback is called so" "$err" "refused: TCP to 10\.0\.2\.2 port $server_port, which is the host's loopback"
 
 run machinen boot -p "$server_port:1" -- true
 like "a busy port of another program" "$err" "BOOT_PORT_FORWARD_IN_USE.*perl \(pid $server_pid\)"

@@ -209,6 +209,18 @@ static void remember(struct target *t, unsigned *nr, unsigned max, struct target
 	t[(*nr)++ % max] = what;
 }
 
+/*
+ * What libslirp makes the host's loopback of: in 4.7 the gateway, the broadcast
+ * address, all of fec0::/64 and ff02::1, in older versions all of 10.0.2.0/24.
+ */
+static bool is_loopback(const struct naddr *a)
+{
+	static const struct naddr all_nodes = { { 0xff, 0x02, [15] = 1 } };
+	struct naddr broadcast = naddr4(255, 255, 255, 255);
+
+	return nat_is_inside(a) || naddr_eq(a, &broadcast) || naddr_eq(a, &all_nodes);
+}
+
 static void log_refusal(struct policy *p, const struct frame *f)
 {
 	char text[46];
@@ -224,9 +236,13 @@ static void log_refusal(struct policy *p, const struct frame *f)
 	remember(p->logged, &p->nr_logged, MAX_LOGGED,
 		 (struct target){ f->dst, f->dport, f->proto });
 	naddr_print(&f->dst, text);
-	log_warn("net", "refused: %s to %s port %u",
-		 f->proto == IP_TCP ? "TCP" : f->proto == IP_UDP ? "UDP" : "packet",
-		 text, f->dport);
+	if (f->proto == IP_TCP || f->proto == IP_UDP)
+		log_warn("net", "refused: %s to %s port %u%s",
+			 f->proto == IP_TCP ? "TCP" : "UDP", text, f->dport,
+			 p->host_loopback || !is_loopback(&f->dst) ? "" :
+			 ", which is the host's loopback");
+	else
+		log_warn("net", "refused: ICMP to %s", text);
 }
 
 /* --- DNS ---------------------------------------------------------------------------- */
@@ -349,18 +365,6 @@ static bool allowed_by_rule(const struct policy *p, const struct naddr *a, uint1
 			return true;
 	}
 	return in_table(p->learned, p->nr_learned, MAX_LEARNED, a, port, 0);
-}
-
-/*
- * What libslirp makes the host's loopback of: in 4.7 the gateway, the broadcast
- * address, all of fec0::/64 and ff02::1, in older versions all of 10.0.2.0/24.
- */
-static bool is_loopback(const struct naddr *a)
-{
-	static const struct naddr all_nodes = { { 0xff, 0x02, [15] = 1 } };
-	struct naddr broadcast = naddr4(255, 255, 255, 255);
-
-	return nat_is_inside(a) || naddr_eq(a, &broadcast) || naddr_eq(a, &all_nodes);
 }
 
 /* The guest needs nobody to have spoken to it first. */
