@@ -33,8 +33,6 @@
 #define F_SEAL_FUTURE_WRITE 0x0010
 #endif
 
-#define SETTLE ((size_t)1 << 20)
-
 /* --- views ------------------------------------------------------------------ */
 
 static bool map_at(const uint8_t *at, size_t len, int prot, int fd, size_t off)
@@ -113,7 +111,7 @@ static void begin(struct codemem *c, size_t size)
 	c->rw = NULL;
 	c->rx = NULL;
 	c->size = size;
-	c->shared = c->settled = 0;
+	c->shared = 0;
 	c->tail = c->stuck = false;
 	c->fd = c->ro_fd = -1;
 }
@@ -211,15 +209,9 @@ bool codemem_fault(struct codemem *c, const void *addr)
 
 /* Page tables of rw are emptied here, where nobody waits, not in the pause of a
  * fork: half a microsecond a page. */
-void codemem_settle(struct codemem *c, size_t used)
+void codemem_settle(struct codemem *c, size_t off, size_t len)
 {
-	size_t to = ALIGN_DOWN(used, SETTLE);
-
-	if (c->settled > used)		/* it was emptied */
-		c->settled = 0;
-	if (to > c->settled)
-		madvise(c->rw + c->settled, to - c->settled, MADV_DONTNEED);
-	c->settled = to;
+	madvise(c->rw + off, len, MADV_DONTNEED);
 }
 
 void codemem_renew(struct codemem *c, size_t off)

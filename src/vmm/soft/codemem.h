@@ -21,7 +21,6 @@ struct codemem {
 	size_t shared;		/* below this some chunks are not our own */
 	bool tail;		/* and above it none is, until the first is wanted */
 	bool stuck;		/* a share failed half-way: no more of them */
-	size_t settled;		/* bytes of rw without page tables */
 	int fd;			/* owned: what we write into; -1: none yet */
 	int ro_fd;		/* owned: the same for reading; -1: cannot be had */
 	uint64_t own[CODEMEM_MAX / CODEMEM_CHUNK / 64];	/* a bit a chunk */
@@ -38,8 +37,8 @@ void codemem_done(struct codemem *c);
 int codemem_share(struct codemem *c, size_t used);
 /* [off, off + len) can be written through rw.  False: no memory. */
 bool codemem_own(struct codemem *c, size_t off, size_t len);
-/* The first `used` bytes are written, and will be changed but here and there. */
-void codemem_settle(struct codemem *c, size_t used);
+/* [off, off + len) is written, and will be changed but here and there. */
+void codemem_settle(struct codemem *c, size_t off, size_t len);
 /* The content from `off` on is wanted no more: all of it is our own. */
 void codemem_renew(struct codemem *c, size_t off);
 /*

@@ -4,7 +4,9 @@
  * out, slow paths, chaining, dropping.
  *
  * Code lives in memory of codemem.c, at one address writable and at another
- * executable.  It fills from the front and is emptied as a whole.
+ * executable.  It is taken in parts from the front and emptied as a whole.  Half of a
+ * block's code seldom runs; in a part it lies apart from the rest, which so fills
+ * fewer lines of the instruction cache and fewer pages.
  *
  * A block starts out interpreted.  Its first instruction's handler, jit_run(),
  * counts; after JIT_HEAT runs the block is translated and it enters that, so the
@@ -131,6 +133,22 @@ static const uint8_t *leave_thunk(struct jit *j, struct emit *e, enum jit_kind k
 	return at;
 }
 
+static struct jit_lane lane(size_t from, size_t end)
+{
+	return (struct jit_lane){ .used = from, .end = end,
+				  .settled = ALIGN_UP(from, (size_t)PAGE_SIZE) };
+}
+
+/* The first part begins with the thunks, which are hot. */
+static void take_part(struct jit *j, size_t from)
+{
+	size_t part = ALIGN_DOWN(from, (size_t)JIT_PART);
+
+	j->hot = lane(from, part + JIT_PART_HOT);
+	j->cold = lane(part + JIT_PART_HOT, part + JIT_PART);
+	j->used = part + JIT_PART;
+}
+
 static void make_thunks(struct jit *j)
 {
 	struct emit e = { .p = j->rw };
@@ -150,6 +168,7 @@ static void make_thunks(struct jit *j)
 	jit_return_none_thunk(j, &e);
 	thunk(j, &e);
 	j->thunks = j->used;
+	take_part(j, j->thunks);
 	j->thunk_metas = j->nr_meta;
 }
 
@@ -182,9 +201,32 @@ static void copy_insn(struct insn *dst, const struct insn *src)
 		to[k] = from[k];
 }
 
-static bool room(const struct jit *j)
+/* Page tables of the writable view go here, where nobody waits. */
+static void settle(struct jit *j, struct jit_lane *l, bool all)
 {
-	return j->used + JIT_BLOCK_ROOM <= JIT_CODE_SIZE &&
+	size_t to = all ? l->end : ALIGN_DOWN(l->used, (size_t)JIT_SETTLE);
+
+	if (to > l->settled)
+		codemem_settle(&j->code, l->settled, to - l->settled);
+	l->settled = MAX(l->settled, to);
+}
+
+static bool lane_full(const struct jit_lane *l)
+{
+	return l->used + JIT_BLOCK_ROOM > l->end;
+}
+
+static bool room(struct jit *j)
+{
+	bool full = lane_full(&j->hot) || lane_full(&j->cold);
+
+	settle(j, &j->hot, full);
+	settle(j, &j->cold, full);
+	if (full && j->used < JIT_CODE_SIZE) {
+		take_part(j, j->used);
+		full = false;
+	}
+	return !full &&
 	       j->nr_meta + 1024 <= JIT_MAX_META &&
 	       j->nr_jblock < JIT_MAX_BLOCKS && j->nr_fault + 1024 <= JIT_MAX_FAULTS;
 }
@@ -291,11 +333,14 @@ static const uint8_t *jit_slow(struct soft_cpu *cpu, uint32_t id)
 /* Connects an exit with the block it led to. */
 static void link_exit(struct jit *j, struct jit_meta *m, struct jblock *to)
 {
-	if (!m->site || to->block->gpa2)
+	uint32_t *next = &j->next_link[m - j->meta], *first = &j->first_link[to - j->jblock];
+
+	/* a return address taken before the link was made leads here again */
+	if (!m->site || *next || to->block->gpa2)
 		return;
 	e_patch(m->site, (m->host_flags ? to->entry_h : to->entry_m) + (j->rw - j->rx));
-	j->next_link[m - j->meta] = j->first_link[to - j->jblock];
-	j->first_link[to - j->jblock] = (uint32_t)(m - j->meta);
+	*next = *first;
+	*first = (uint32_t)(m - j->meta);
 	j->stat.links++;
 }
 
@@ -382,7 +427,6 @@ static struct jblock *translate(struct soft_cpu *cpu, struct block *b)
 
 	fp_save(cpu);
 	jb = jit_translate(cpu, b);
-	codemem_settle(&j->code, j->used);
 	fp_load(cpu);
 	if (jb)
 		block_use(cpu, b)->jit = (uint32_t)(jb - j->jblock) + 1;
@@ -443,8 +487,11 @@ void jit_drop(struct soft_cpu *cpu, struct block *b)
 
 	if (!jb)
 		return;
-	for (uint32_t k = j->first_link[jb - j->jblock]; k; k = j->next_link[k])
+	for (uint32_t k = j->first_link[jb - j->jblock], next; k != LAST_LINK; k = next) {
+		next = j->next_link[k];
+		j->next_link[k] = 0;
 		e_patch(j->meta[k].site, j->meta[k].stub + (j->rw - j->rx));
+	}
 	jb->body[0] = 0xe9;
 	e_patch(jb->body + 1, jb->gone);
 	unhook(cpu, jb);
@@ -463,9 +510,11 @@ void jit_flush(struct soft_cpu *cpu)
 			unhook(cpu, &j->jblock[k]);
 	for (unsigned k = 0; k < JUMP_SIZE; k++)
 		cpu->jumps[k].host = j->miss;
+	for (uint32_t k = 0; k < j->nr_meta; k++)
+		j->next_link[k] = 0;
 	jit_return_forget(cpu, true);
 	codemem_renew(&j->code, j->thunks);
-	j->used = j->thunks;
+	take_part(j, j->thunks);
 	j->nr_meta = j->thunk_metas;
 	j->nr_jblock = j->nr_fault = 0;
 	j->epoch++;

@@ -88,11 +88,19 @@ struct jit_fault {
 
 #define JIT_MNEMONICS 2048	/* more than Zydis has */
 
+/* A stretch of the code area that fills from its front; offsets in the area. */
+struct jit_lane {
+	size_t used, end;
+	size_t settled;		/* up to here its writable view has no page tables */
+};
+
 struct jit {
 	struct codemem code;	/* owned */
 	uint8_t *rw;		/* code.rw: after a fork, writes may be slow */
 	const uint8_t *rx;	/* code.rx */
-	size_t used, thunks;	/* bytes; thunks survive a flush */
+	size_t used, thunks;	/* bytes, with all of the last part; thunks survive a flush */
+	struct jit_lane hot;	/* of the last part: what usually runs */
+	struct jit_lane cold;	/* and what seldom does: misses, exits, links to be made */
 	const uint8_t *slow, *exit;	/* thunks, rx */
 	const uint8_t *ret_other, *ret_none;	/* thunks; jit_ret.c */
 	uint32_t (*enter)(struct soft_cpu *cpu, const uint8_t *code);
@@ -103,7 +111,8 @@ struct jit {
 	struct jit_fault *fault;	/* owned */
 	uint32_t nr_fault;
 	/* Links, apart from what they join and so denser: first into each jblock, next
-	 * of each record.  0 ends a list; that record is a thunk's, which links nothing. */
+	 * of each record.  0: of a record that is not linked. */
+#define LAST_LINK UINT32_MAX
 	uint32_t *first_link, *next_link;	/* owned */
 	uint64_t epoch;		/* grows with every dropped translation */
 	uint8_t fp_deny;	/* cpu->fp_deny that translations rely on */
@@ -122,10 +131,13 @@ struct jit {
 };
 
 #define JIT_CODE_SIZE	(256u << 20)
+#define JIT_SETTLE	(512u << 10)	/* see codemem_settle() */
 #define JIT_MAX_META	(4u << 20)
 #define JIT_MAX_BLOCKS	(1u << 20)
 #define JIT_MAX_FAULTS	(4u << 20)
-#define JIT_BLOCK_ROOM	(64u << 10)	/* more than any block becomes */
+#define JIT_PART	(4u << 20)	/* the area is taken in parts, each with both lanes */
+#define JIT_PART_HOT	(1536u << 10)
+#define JIT_BLOCK_ROOM	(64u << 10)	/* more than any block becomes, in either lane */
 #define JIT_HEAT	12		/* runs of a block before it is translated */
 
 /* cpu->jit, or NULL where host code cannot be made: the interpreter does it all. */

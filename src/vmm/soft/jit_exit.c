@@ -111,24 +111,45 @@ static void far_direct(struct tr *tr, int target)
 	jit_emit_exit(tr, id);
 }
 
-/* A jump in our page that may be linked; check: a rel32 that leads out too. */
-static void linked(struct tr *tr, int target, bool live, uint8_t *check)
+static bool in_page(int target)
+{
+	return target >= 0 && target < (int)PAGE_SIZE;
+}
+
+/* A jump (cc as e_jump()) in our page, that may be linked. */
+static void linked(struct tr *tr, int target, int cc, bool live, uint8_t *check)
+{
+	add_tail(tr, (struct tail){ .kind = TAIL_LINK, .where = tr->where, .live = live,
+				    .target = target, .check = check,
+				    .site = e_jump(&tr->e, cc) });
+}
+
+void jit_link_tail(struct tr *tr, const struct tail *tl)
 {
 	struct jit *j = tr->j;
 	struct emit *e = &tr->e;
 	uint32_t id = jit_meta_new(j, META_LINK);
 	struct jit_meta *m = &j->meta[id];
 
-	m->off = target;
-	m->site = e_jump(e, -1);
-	m->host_flags = live && tr->where == IN_HOST;
-	if (check)
-		e_patch(check, e->p);
-	e_patch(m->site, e->p);
+	m->off = tl->target;
+	m->site = tl->site;
+	m->host_flags = tl->live && tl->where == IN_HOST;
 	m->stub = j->rx + (e->p - j->rw);
+	if (tl->check)
+		e_patch(tl->check, e->p);
 	if (m->host_flags)
 		e_flags_save(e);
 	jit_emit_exit(tr, id);
+}
+
+/* Out when there is something to attend to; flags the target wants are in cpu->cc. */
+static uint8_t *attention_check(struct tr *tr, bool live)
+{
+	want_cc(tr, live);
+	clobber(tr);
+	e_rsp(&tr->e, false, 0x83, 7, OFF(attention));		/* cmp */
+	e8(&tr->e, 0);
+	return e_jump(&tr->e, 5);
 }
 
 /*
@@ -141,30 +162,16 @@ static void direct(struct tr *tr, int from, int target, bool is_call)
 	struct emit *e = &tr->e;
 	uint8_t *check = NULL;
 
-	if (target < 0 || target >= (int)PAGE_SIZE) {
+	if (!in_page(target)) {
 		want_cc(tr, ALL_FLAGS);
 		e_ld(e, H_S1, OFF(scratch[JIT_PAGE_VA]));
 		e_lea(e, true, H_S1, H_S1, -1, 0, target);
 		far_direct(tr, target);
 		return;
 	}
-	if (target <= from || is_call) {
-		want_cc(tr, live);
-		clobber(tr);
-		e_rsp(e, false, 0x83, 7, OFF(attention));	/* cmp */
-		e8(e, 0);
-		check = e_jump(e, 5);
-	}
-	linked(tr, target, live, check);
-}
-
-/* Where a RET comes back to: behind call k, with flags in cpu->cc. */
-void jit_landing(struct tr *tr, const struct tail *tl)
-{
-	const struct tinsn *t = &tr->t[tl->k];
-
-	tr->where = IN_CC;
-	linked(tr, t->off + t->i->len, true, NULL);
+	if (target <= from || is_call)
+		check = attention_check(tr, live);
+	linked(tr, target, -1, live, check);
 }
 
 static void push_return(struct tr *tr, unsigned k)
@@ -244,14 +251,30 @@ static void transfer(struct tr *tr, unsigned k)
 	e_patch(e_jump(&tr->e, -1), tr->j->slow + (tr->j->rw - tr->j->rx));
 }
 
-/* The taken side lies behind the block. */
+/*
+ * Forward the jump itself is linked.  Backward, which mostly is taken, the look at
+ * the attention word stands in line; and what leaves the page lies behind the block.
+ */
 void jit_jcc(struct tr *tr, unsigned k)
 {
 	struct tinsn *t = &tr->t[k];
+	int target = branch_target(t), cc = t->z.opcode & 15, where;
+	bool live = jit_target_live(tr, target);
+	uint8_t *not_taken;
 
 	want_host(tr);
-	add_tail(tr, (struct tail){ .kind = TAIL_EXIT, .k = k, .where = tr->where,
-				    .site = e_jump(&tr->e, t->z.opcode & 15) });
+	where = tr->where;
+	if (!in_page(target)) {
+		add_tail(tr, (struct tail){ .kind = TAIL_EXIT, .k = k, .where = where,
+					    .site = e_jump(&tr->e, cc) });
+	} else if (target > t->off) {
+		linked(tr, target, cc, live, NULL);
+	} else {
+		not_taken = e_jump(&tr->e, cc ^ 1);
+		linked(tr, target, -1, live, attention_check(tr, live));
+		e_patch(not_taken, tr->e.p);
+		tr->where = where;
+	}
 }
 
 void jit_exit_tail(struct tr *tr, const struct tail *tl)

@@ -5,9 +5,10 @@
  * A table of pairs (guest return address, host code), indexed by the guest's stack
  * pointer: CALL puts one where its RET will look, RET compares its target with the
  * address there and jumps.  There is no top to keep, so nothing gets out of step
- * when stacks are switched or unwound.  The host code is a landing, a linked jump
- * behind the calling block to the block that follows the call.  It is in the same
- * page as the call, so its link is undone like any other when that block goes.
+ * when stacks are switched or unwound.  The host code is the block that follows the
+ * call, or a way out that gets it linked: the address is linked as jumps are.  It is
+ * in the same page as the call, so its link is undone like any other when that block
+ * goes; an address taken before that leads to the body's way out.
  * Where the addresses differ the jump cache is asked.
  *
  * That an address is mapped as it was when CALL put it there is seen to by emptying
@@ -62,8 +63,8 @@ void jit_return_push(struct tr *tr, unsigned k)
 	e_mem(e, true, 0x89, H_S2, H_S1, offsetof(struct jit_return, va));
 	e8(e, 0x4c); e8(e, 0x8d); e8(e, 0x1d);			/* lea r11, [rip + ...] */
 	e32(e, 0);
-	add_tail(tr, (struct tail){ .kind = TAIL_LANDING, .k = k, .where = IN_CC,
-				    .site = e->p - 4 });
+	add_tail(tr, (struct tail){ .kind = TAIL_LINK, .where = IN_CC, .live = true,
+				    .target = t->off + t->i->len, .site = e->p - 4 });
 	e_mem(e, true, 0x89, H_S2, H_S1, offsetof(struct jit_return, host));
 }
 

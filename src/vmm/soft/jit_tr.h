@@ -22,15 +22,19 @@ struct window {
 	int64_t lo, hi;		/* from the base, where the reckoning began */
 };
 
-/* Code that lies behind the block's own. */
+/* Code that lies behind the block's own, or elsewhere: in the cold lane. */
 struct tail {
-	enum { TAIL_SLOW, TAIL_EXIT, TAIL_WINDOW, TAIL_LANDING, TAIL_RETURN } kind;
+	enum { TAIL_SLOW, TAIL_WINDOW, TAIL_LINK, TAIL_RETURN,
+	       TAIL_EXIT,	/* hot */
+	} kind;
 	uint8_t *site;		/* rel32 that leads here */
 	unsigned k;		/* instruction */
 	const uint8_t *resume;	/* SLOW, WINDOW: rw address to go on at */
 	int where;		/* flags at site */
 	bool live;		/* SLOW without a site: are they wanted; WINDOW: writes */
 	int lo;			/* WINDOW: its start, from the base now */
+	int target;		/* LINK: offset from the page; site is what may be linked */
+	uint8_t *check;		/* LINK: another rel32 that leads here, or NULL */
 	const struct window *window;
 	uint32_t fault;		/* its record, or NO_FAULT */
 };
@@ -162,7 +166,8 @@ void jit_exit_tail(struct tr *tr, const struct tail *tl);
 void jit_emit_lookup(struct emit *e, uint8_t *miss[JIT_MISSES]);
 /* To H_S1 by the jump cache, or the interpreter does k; takes pop bytes off. */
 void jit_indirect(struct tr *tr, unsigned k, int pop);
-void jit_landing(struct tr *tr, const struct tail *tl);
+/* A jump, or an address (rel32), that is not linked yet leads here. */
+void jit_link_tail(struct tr *tr, const struct tail *tl);
 /* A record about instruction k. */
 uint32_t jit_meta_insn(struct tr *tr, enum jit_kind kind, unsigned k);
 

@@ -68,26 +68,48 @@ static void emit_slow(struct tr *tr, const struct tail *tl)
 	e_patch(e_jump(&tr->e, -1), j->slow + (j->rw - j->rx));
 }
 
-static void emit_tails(struct tr *tr)
+static void emit_tails(struct tr *tr, bool hot)
 {
 	for (unsigned n = 0; n < tr->nr_tails; n++) {
-		const struct tail *tl = &tr->tail[n];
+		const struct tail tl = tr->tail[n];
 
-		if (tl->site)
-			e_patch(tl->site, tr->e.p);
-		if (tl->kind == TAIL_SLOW) {
-			emit_slow(tr, tl);
+		if ((tl.kind == TAIL_EXIT) != hot)
 			continue;
+		if (tl.site)
+			e_patch(tl.site, tr->e.p);
+		switch (tl.kind) {
+		case TAIL_SLOW: emit_slow(tr, &tl); break;
+		case TAIL_WINDOW: jit_window_tail(tr, &tl); break;
+		case TAIL_LINK: jit_link_tail(tr, &tl); break;
+		case TAIL_RETURN: jit_return_tail(tr, &tl); break;
+		case TAIL_EXIT: jit_exit_tail(tr, &tl); break;
 		}
-		if (tl->kind == TAIL_WINDOW)
-			jit_window_tail(tr, tl);
-		else if (tl->kind == TAIL_LANDING)
-			jit_landing(tr, tl);
-		else if (tl->kind == TAIL_RETURN)
-			jit_return_tail(tr, tl);
-		else
-			jit_exit_tail(tr, tl);
 	}
+}
+
+/* Where the next code of a lane goes. */
+static uint8_t *lane_start(const struct jit *j, const struct jit_lane *l)
+{
+	return j->rw + ALIGN_UP(l->used, (size_t)16);
+}
+
+static void lane_took(struct jit *j, struct jit_lane *l, const uint8_t *end)
+{
+	size_t used = (size_t)(end - j->rw);
+
+	j->stat.host_bytes += used - l->used;
+	l->used = used;
+}
+
+/* What follows the instructions, and what lies apart. */
+static void emit_rest(struct tr *tr)
+{
+	struct jit *j = tr->j;
+
+	emit_tails(tr, true);
+	lane_took(j, &j->hot, tr->e.p);
+	tr->e.p = j->rw + j->cold.used;
+	emit_tails(tr, false);
 }
 
 static void emit(struct tr *tr, unsigned k)
@@ -214,7 +236,7 @@ struct jblock *jit_translate(struct soft_cpu *cpu, struct block *b)
 	struct jit *j = cpu->jit;
 	struct tinsn t[MAX_INSNS];
 	struct tr tr = { .j = j, .cpu = cpu, .b = b, .t = t,
-			 .e.p = j->rw + ALIGN_UP(j->used, (size_t)16),
+			 .e.p = lane_start(j, &j->hot),
 			 .page_off = b->gpa & (PAGE_SIZE - 1) };
 	struct jblock *jb;
 	bool host;
@@ -227,17 +249,16 @@ struct jblock *jit_translate(struct soft_cpu *cpu, struct block *b)
 	jb->block = b;
 	tr.jb = jb;
 	jit_plan_windows(&tr);
-	j->first_link[jb - j->jblock] = 0;
+	j->first_link[jb - j->jblock] = LAST_LINK;
 	entries(&tr, jb);
 	host = tr.where & IN_HOST;
 	for (unsigned k = 0; k < tr.n; k++)
 		emit(&tr, k);
-	emit_tails(&tr);
+	emit_rest(&tr);
 	emit_gone(&tr, jb, host);
+	lane_took(j, &j->cold, tr.e.p);
 	j->stat.translated++;
 	j->stat.guest_bytes += b->bytes;
-	j->stat.host_bytes += (size_t)(tr.e.p - j->rw) - j->used;
-	j->used = (size_t)(tr.e.p - j->rw);
 	return jb;
 }
 
@@ -247,7 +268,7 @@ const uint8_t *jit_translate_careful(struct soft_cpu *cpu, struct jblock *jb, un
 	struct block *b = jb->block;
 	struct tinsn t[MAX_INSNS];
 	struct tr tr = { .j = j, .cpu = cpu, .b = b, .jb = jb, .t = t,
-			 .e.p = j->rw + ALIGN_UP(j->used, (size_t)16),
+			 .e.p = lane_start(j, &j->hot),
 			 .where = IN_CC, .page_off = b->gpa & (PAGE_SIZE - 1) };
 	const uint8_t *start = j->rx + (tr.e.p - j->rw);
 
@@ -255,9 +276,8 @@ const uint8_t *jit_translate_careful(struct soft_cpu *cpu, struct jblock *jb, un
 	liveness(&tr);
 	for (; k < tr.n; k++)
 		emit(&tr, k);
-	emit_tails(&tr);
+	emit_rest(&tr);
+	lane_took(j, &j->cold, tr.e.p);
 	j->stat.careful++;
-	j->stat.host_bytes += (size_t)(tr.e.p - j->rw) - j->used;
-	j->used = (size_t)(tr.e.p - j->rw);
 	return start;
 }
