@@ -4,7 +4,7 @@
  * their error codes, stacks, system calls, debugging, interrupts, timers, code that
  * changes, modes of the FPU.
  *
- * The programs are in tests/lib/guest_progs.S and guest_code.S; the third time they
+ * The programs are in tests/lib/guest_progs.S, guest_code.S and guest_sys.S; the third time they
  * run, the interpreter checks the translator's every step.  BACKEND=kvm
  * runs them on KVM, which must give the same answers.  Where KVM's own CPU is QEMU's
  * emulation (tests/lab), those programs are left out that show its flaws.
@@ -198,6 +198,7 @@ static const struct answer changed_returns_answers[] = {
 	{ 8, 1 }, { 9, 2 }, { 10, 45150 }, { 11, 45150 }, { 32, 0 },
 };
 static const struct answer interrupt_storm_answers[] = { { 1, 0 }, { 2, 1 } };
+static const struct answer many_code_pages_answers[] = { { 0, 3 * 5120 }, { 1, 5120 } };
 
 static const struct expect general_protection_log[] = {
 	GP(0), PF(0x10, 0x7ffffffffffd), GP(0), GP(0), GP(0), GP(0), GP(0), GP(0),
@@ -213,7 +214,7 @@ DECLARE(breakpoints); DECLARE(self_modifying); DECLARE(string_faults);
 DECLARE(interrupts); DECLARE(timers); DECLARE(interrupted_work); DECLARE(fpu_modes);
 DECLARE(general_protection); DECLARE(entry_code); DECLARE(returns);
 DECLARE(code_generator); DECLARE(faults_in_blocks); DECLARE(hot_permissions);
-DECLARE(changed_returns); DECLARE(interrupt_storm);
+DECLARE(changed_returns); DECLARE(interrupt_storm); DECLARE(many_code_pages);
 
 #define CODE(n) .name = #n, .code = prog_##n, .end = prog_##n##_end
 #define LOG(n) .log = n##_log, .nr_log = ARRAY_LEN(n##_log)
@@ -248,6 +249,7 @@ static const struct program programs[] = {
 	{ CODE(hot_permissions), LOG(hot_permissions), ANSWER(hot_permissions) },
 	{ CODE(changed_returns), LOG(changed_returns), ANSWER(changed_returns) },
 	{ CODE(interrupt_storm), ANSWER(interrupt_storm), .nr_log = WHOLE_LOG },
+	{ CODE(many_code_pages), ANSWER(many_code_pages) },
 };
 
 static void print_log(const struct guest *g)

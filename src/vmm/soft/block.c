@@ -363,10 +363,8 @@ const struct insn *block_find(struct soft_cpu *cpu)
 			fetch_second(cpu, &f);
 		blk = build(cpu, &f);
 	}
-	mmu_exec_mark(cpu, cpu->rip);
+	mmu_exec_mark(cpu, cpu->rip, f.gpa2);
 	cpu->ret_local |= !f.global && cpu->cpl != 3;
-	if (f.gpa2)
-		mmu_exec_mark(cpu, cpu->rip + PAGE_SIZE);
 	j->rip = cpu->rip;
 	j->gen = f.global && cpu->cpl == 0 ? cpu->gen_global : cpu->gen;
 	j->code = blk->insn;
@@ -468,6 +466,13 @@ void block_forget_page(struct soft_cpu *cpu, uint64_t va)
 	forget_group(cpu, (va & PAGE_MASK) - PAGE_SIZE, va);
 }
 
+void block_forget_all(struct soft_cpu *cpu)
+{
+	jit_return_forget(cpu, true);
+	for (unsigned k = 0; k < JUMP_SIZE; k++)
+		cpu->blocks->jumps[k].gen = 0;
+}
+
 void blocks_flush(struct soft_cpu *cpu)
 {
 	struct blocks *b = cpu->blocks;
@@ -480,8 +485,7 @@ void blocks_flush(struct soft_cpu *cpu)
 					 __ATOMIC_SEQ_CST);
 		b->page[k] = NULL;
 	}
-	for (unsigned k = 0; k < JUMP_SIZE; k++)
-		b->jumps[k].gen = 0;
+	block_forget_all(cpu);
 	b->used = 64;
 	b->nr_blocks = b->nr_pages = 0;
 	cpu->stat.flushes++;

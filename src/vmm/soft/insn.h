@@ -170,5 +170,7 @@ struct block_use *block_use(const struct soft_cpu *cpu, const struct block *blk)
 const struct block *block_peek(struct soft_cpu *cpu, uint64_t gpa);
 /* The jump cache forgets this page of guest virtual memory. */
 void block_forget_page(struct soft_cpu *cpu, uint64_t va);
+/* The jump cache forgets everything. */
+void block_forget_all(struct soft_cpu *cpu);
 
 #endif

@@ -244,16 +244,44 @@ uint64_t mmu_fetch(struct soft_cpu *cpu, uint64_t va, bool *global)
 	return e->gpa | (va & ~PAGE_MASK);
 }
 
+/* --- pages in the jump cache ---------------------------------------------------- */
+
 static unsigned exec_hash(uint64_t va)
 {
-	return (va >> 12 ^ va >> 24) & 4095;
+	return (va >> 12) * 0x9e3779b97f4a7c15ull >> 48;
+}
+_Static_assert(EXEC_BITS == 1 << 16, "bits of the hash");
+
+static void exec_forget(struct mmu *m)
+{
+	for (unsigned i = 0; m->nr_exec && i < ARRAY_LEN(m->exec); i++)
+		m->exec[i] = 0;
+	m->nr_exec = 0;
 }
 
-void mmu_exec_mark(struct soft_cpu *cpu, uint64_t va)
+static void exec_mark(struct mmu *m, uint64_t va)
 {
 	unsigned h = exec_hash(va);
 
-	cpu->mmu.exec[h >> 6] |= 1ull << (h & 63);
+	m->nr_exec += !(m->exec[h >> 6] >> (h & 63) & 1);
+	m->exec[h >> 6] |= 1ull << (h & 63);
+}
+
+/*
+ * What the filter takes for code costs a search of the jump cache at INVLPG.  Pages
+ * of processes that are gone fill it: then it starts afresh, and the cache too.
+ */
+void mmu_exec_mark(struct soft_cpu *cpu, uint64_t va, bool straddles)
+{
+	struct mmu *m = &cpu->mmu;
+
+	if (m->nr_exec > EXEC_BITS / 16) {
+		block_forget_all(cpu);
+		exec_forget(m);
+	}
+	exec_mark(m, va);
+	if (straddles)
+		exec_mark(m, va + PAGE_SIZE);
 }
 
 /* --- first level -------------------------------------------------------------- */
@@ -377,8 +405,7 @@ void mmu_flush_all(struct soft_cpu *cpu)
 	m->gen_global = new_gen(m);
 	for (unsigned i = 0; i < ARRAY_LEN(m->large); i++)
 		m->large[i] = 0;
-	for (unsigned i = 0; i < ARRAY_LEN(m->exec); i++)
-		m->exec[i] = 0;
+	exec_forget(m);
 	tlb_flush(m, true);
 	cpu->ret_local = false;	/* block_find() will say so again */
 	jit_return_forget(cpu, true);

@@ -61,6 +61,7 @@ struct tlb2_entry {
 #define WALK_RAM	0x20
 
 #define MMU_SPACES 8
+#define EXEC_BITS 65536
 struct mmu_space {
 	uint16_t pcid;
 	uint64_t gen;		/* 0: unused; multiple of 4 */
@@ -83,7 +84,8 @@ struct mmu {
 	bool inherited;		/* all this holds while CR0, CR3, CR4, EFER are */
 	uint64_t paging[4];	/* these */
 	uint64_t large[64];	/* hash of 2 MiB regions with a large page cut up */
-	uint64_t exec[64];	/* hash of pages in the jump cache */
+	uint64_t exec[EXEC_BITS / 64];	/* hash of pages in the jump cache */
+	unsigned nr_exec;	/* bits of it that are set */
 	uint64_t rmw_va, rmw_gpa;	/* rmw_begin() to rmw_end() */
 	uint8_t rmw_len;
 	bool rmw_bounced;
@@ -132,8 +134,8 @@ void sys_store(struct soft_cpu *cpu, uint64_t va, uint64_t val, unsigned len);
 
 /* Where instructions are fetched from: gpa, or #PF.  Non-RAM: UINT64_MAX. */
 uint64_t mmu_fetch(struct soft_cpu *cpu, uint64_t va, bool *global);
-/* mmu_exec_mark() notes that the jump cache has code of this page. */
-void mmu_exec_mark(struct soft_cpu *cpu, uint64_t va);
+/* Notes that the jump cache is about to have code of this page, or of the next too. */
+void mmu_exec_mark(struct soft_cpu *cpu, uint64_t va, bool straddles);
 /* Device registers and memory that is not there; bus.c of this folder. */
 uint64_t mmio_load(struct soft_cpu *cpu, uint64_t gpa, unsigned len);
 void mmio_store(struct soft_cpu *cpu, uint64_t gpa, uint64_t val, unsigned len);
