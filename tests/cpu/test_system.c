@@ -198,6 +198,11 @@ static const struct answer changed_returns_answers[] = {
 	{ 8, 1 }, { 9, 2 }, { 10, 45150 }, { 11, 45150 }, { 32, 0 },
 };
 static const struct answer interrupt_storm_answers[] = { { 1, 0 }, { 2, 1 } };
+static const struct expect straddling_log[] = { PF(0x11, K + 0x81000) };
+static const struct answer straddling_answers[] = {
+	{ 0, 300 }, { 1, 6 }, { 2, 6 }, { 3, 10 }, { 4, 7 }, { 5, 6 }, { 6, 2 },
+	{ 7, K + 0x80ffd },
+};
 static const struct answer many_code_pages_answers[] = { { 0, 3 * 5120 }, { 1, 5120 } };
 
 static const struct expect general_protection_log[] = {
@@ -215,6 +220,7 @@ DECLARE(interrupts); DECLARE(timers); DECLARE(interrupted_work); DECLARE(fpu_mod
 DECLARE(general_protection); DECLARE(entry_code); DECLARE(returns);
 DECLARE(code_generator); DECLARE(faults_in_blocks); DECLARE(hot_permissions);
 DECLARE(changed_returns); DECLARE(interrupt_storm); DECLARE(many_code_pages);
+DECLARE(straddling);
 
 #define CODE(n) .name = #n, .code = prog_##n, .end = prog_##n##_end
 #define LOG(n) .log = n##_log, .nr_log = ARRAY_LEN(n##_log)
@@ -250,6 +256,7 @@ static const struct program programs[] = {
 	{ CODE(changed_returns), LOG(changed_returns), ANSWER(changed_returns) },
 	{ CODE(interrupt_storm), ANSWER(interrupt_storm), .nr_log = WHOLE_LOG },
 	{ CODE(many_code_pages), ANSWER(many_code_pages) },
+	{ CODE(straddling), LOG(straddling), ANSWER(straddling) },
 };
 
 static void print_log(const struct guest *g)

@@ -275,21 +275,30 @@ static bool may_run(const struct lockstep *l, const struct insn *i)
 	return i->mnemonic != ZYDIS_MNEMONIC_MOV || !is_system_move(i);
 }
 
+static const struct block *block_of(const struct insn *i)
+{
+	return container_of((struct insn *)(uintptr_t)(i - (i->nr - 1)), struct block, insn[0]);
+}
+
+/* The block at rip; one in two pages is found where it was when it was run. */
+static const struct block *find_block(struct soft_cpu *cpu)
+{
+	const struct jump *j = &cpu->jumps[jump_hash(cpu->rip)];
+	bool global;
+
+	if (j->rip == cpu->rip && (j->gen == cpu->gen || j->gen == cpu->gen_global))
+		return block_of(j->code);
+	return block_peek(cpu, mmu_fetch(cpu, cpu->rip, &global));
+}
+
 /* The decoded instruction at rip, where its block goes on at `i`; NULL: none. */
 static const struct insn *next_insn(struct soft_cpu *cpu, const struct block **b,
 				    const struct insn *i)
 {
-	bool global;
-
 	if (i && i < &(*b)->insn[(*b)->nr])
 		return (*b)->dead ? NULL : i;
-	*b = block_peek(cpu, mmu_fetch(cpu, cpu->rip, &global));
-	return *b && (*b)->nr ? (*b)->insn : NULL;
-}
-
-static const struct block *block_of(const struct insn *i)
-{
-	return container_of((struct insn *)(uintptr_t)(i - (i->nr - 1)), struct block, insn[0]);
+	*b = find_block(cpu);
+	return *b && (*b)->nr && !(*b)->dead ? (*b)->insn : NULL;
 }
 
 static insn_fn *handler_of(const struct block *b, const struct insn *i)

@@ -47,6 +47,8 @@ struct insn {
 };
 _Static_assert(sizeof(struct insn) == 64, "one cache line an instruction");
 
+#define INSN_MAX	15	/* bytes */
+
 #define INSN_MEM	0x01	/* has a memory operand */
 #define INSN_ADDR32	0x02	/* address size prefix */
 #define INSN_LOCK	0x04

@@ -466,7 +466,7 @@ const uint8_t *jit_way_out(const struct soft_cpu *cpu)
 void jit_hook(struct soft_cpu *cpu, struct block *b)
 {
 	b->first_fn = b->insn[0].fn;
-	if (cpu->jit && !b->gpa2 && b->nr)
+	if (cpu->jit && b->nr)
 		b->insn[0].fn = jit_run;
 }
 

@@ -96,7 +96,7 @@ void jit_indirect(struct tr *tr, unsigned k, int pop)
 }
 
 /*
- * A direct branch to another page, whose address is in H_S1.  A miss leaves: the
+ * A direct branch that cannot be linked, whose address is in H_S1.  A miss leaves: the
  * instruction has done its work, so the interpreter need not repeat it.
  */
 static void far_direct(struct tr *tr, int target)
@@ -111,9 +111,13 @@ static void far_direct(struct tr *tr, int target)
 	jit_emit_exit(tr, id);
 }
 
+/*
+ * In our page, and so near its start that the instruction is there too.  What may go
+ * on in the next page is only for the jump cache to know.
+ */
 static bool in_page(int target)
 {
-	return target >= 0 && target < (int)PAGE_SIZE;
+	return target >= 0 && target <= (int)PAGE_SIZE - INSN_MAX;
 }
 
 /* A jump (cc as e_jump()) in our page, that may be linked. */

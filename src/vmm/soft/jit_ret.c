@@ -57,8 +57,8 @@ void jit_return_push(struct tr *tr, unsigned k)
 	struct tinsn *t = &tr->t[k];
 	struct emit *e = &tr->e;
 
-	if (t->off + t->i->len >= (int)PAGE_SIZE)
-		return;			/* the landing would be in another page */
+	if (t->off + t->i->len > (int)PAGE_SIZE - INSN_MAX)
+		return;			/* the landing might be in another page */
 	entry(e, H_S1);
 	e_mem(e, true, 0x89, H_S2, H_S1, offsetof(struct jit_return, va));
 	e8(e, 0x4c); e8(e, 0x8d); e8(e, 0x1d);			/* lea r11, [rip + ...] */
