@@ -24,7 +24,7 @@ static const struct {
 	const char *meaning;
 } statuses[] = {
 	{ 0, "success" },
-	{ 1, "failure; the error is on stderr, or in the JSON document" },
+	{ 1, "failure; the error is on stderr, or in the JSON document: error{code, message, causes[] where there are some}" },
 	{ 2, "wrong usage" },
 	{ 126, "the guest's command could not be executed" },
 	{ 127, "the guest's command was not found" },

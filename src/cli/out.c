@@ -36,10 +36,21 @@ static void print_error(const char *code, const char *message)
 		message);
 }
 
-static void json_error(const char *code, const char *message)
+/* causes: a reference that is taken, or NULL. */
+static void json_error(const char *code, const char *message, json_t *causes)
 {
-	out_json(json_pack("{s:b, s:{s:s, s:s}}", "ok", 0, "error",
-			   "code", code, "message", message));
+	out_json(json_pack("{s:b, s:{s:s, s:s, s:o*}}", "ok", 0, "error",
+			   "code", code, "message", message, "causes", causes));
+}
+
+static json_t *json_causes(const struct mn_error *err)
+{
+	json_t *list = mn_error_cause(err, 0) ? json_array() : NULL;
+	const char *cause;
+
+	for (unsigned i = 0; list && (cause = mn_error_cause(err, i)); i++)
+		json_array_append_new(list, json_string(cause));
+	return list;
 }
 
 int out_error(const struct mn_error *err, bool json)
@@ -47,7 +58,7 @@ int out_error(const struct mn_error *err, bool json)
 	const char *code = mn_code_name(err->code), *cause;
 
 	if (json) {
-		json_error(code, mn_error_message(err));
+		json_error(code, mn_error_message(err), json_causes(err));
 		return 1;
 	}
 	print_error(code, mn_error_message(err));
@@ -65,7 +76,7 @@ int out_usage_error(enum mn_code code, bool json, const char *fmt, ...)
 	vsnprintf(text, sizeof(text), fmt, ap);
 	va_end(ap);
 	if (json)
-		json_error(mn_code_name(code), text);
+		json_error(mn_code_name(code), text, NULL);
 	else
 		print_error(mn_code_name(code), text);
 	return 2;
