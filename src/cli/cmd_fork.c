@@ -22,6 +22,9 @@ static int run(const void *v)
 		return ret;
 	}
 	work_begin(&w);
+	/* MACHINEN_ACCEL is for VMs that are made from nothing or a bundle */
+	if (!o->resume.accel && !o->out_dir)
+		cfg.accel = MN_ACCEL_AUTO;
 	cfg.out_dir = o->out_dir;
 	cfg.event = work_event;
 	cfg.event_arg = &w;

@@ -245,8 +245,30 @@ static int let_go(struct booting *b)
 	return ret;
 }
 
+/* The memory is that of a process which has its backend, and its sandbox. */
+static int check_accel(struct booting *b)
+{
+	static const char *const names[] = { [MN_ACCEL_KVM] = "kvm", [MN_ACCEL_SOFT] = "soft" };
+	enum mn_accel want = of(b)->cfg->accel;
+	cleanup(json_putp) json_t *status = NULL;
+	const char *has;
+	int ret;
+
+	if ((unsigned)want >= ARRAY_LEN(names) || !names[want])
+		return 0;	/* boot_settle() refuses what is none */
+	ret = vm_ctl(of(b)->source, json_pack("{s:s}", "op", "status"), &status, b->err);
+	if (ret)
+		return ret;
+	has = json_str_opt(status, "accel", "", NULL);
+	return !strcmp(has, names[want]) ? 0 :
+	       err_code(b->err, ERR_BOOT_ACCEL_UNAVAILABLE, ENOTSUP,
+			"a fork goes on with the CPU backend of its source, which is %s; to change that use snapshot, or --out-dir, and restore --accel %s",
+			has, names[want]);
+}
+
 static const struct boot_step steps[] = {
 	{ NULL, take_identity },
+	{ NULL, check_accel },
 	{ NULL, resume_check_image },
 	{ NULL, live_mounts },
 	{ NULL, boot_check_ports },
