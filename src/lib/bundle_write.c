@@ -31,6 +31,7 @@
 #define SMALL_MAX  (64u << 20)
 #define COPY_CHUNK (16u << 20)	/* between two looks whether the caller still waits */
 #define COPY_BYTES (1u << 20)	/* at once, through memory */
+#define BUNDLE_NAME_MAX 200	/* so that a name under way fits */
 
 /* --- beginning ------------------------------------------------------------ */
 
@@ -44,8 +45,10 @@ static int check_target(struct bundle_w *w, const char *name, struct err *err)
 
 	if (fd < 0 && errno == ENOENT)
 		return 0;
+	if (fd < 0 && errno != ENOTDIR)
+		return lib_host_err(err, -errno, w->path, "cannot open");
 	if (fd < 0)
-		return err_code(err, ERR_SNAPSHOT_DUMP_FAILED, errno,
+		return err_code(err, ERR_SNAPSHOT_DUMP_FAILED, ENOTDIR,
 				"%s is not a directory", w->path);
 	dir = fdopendir(fcntl(fd, F_DUPFD_CLOEXEC, 0));
 	while (dir && (de = readdir(dir)))
@@ -98,25 +101,51 @@ static int make_tmp(struct bundle_w *w, const char *name, struct err *err)
 	return 0;
 }
 
-int bundle_begin(struct bundle_w *w, const char *path, bool make, struct err *err)
+/*
+ * What is to have the bundle's name: `dir`, which is there, and `name`, which may be.
+ * A link to a directory stands for that, since rename(2) would not go through it.
+ */
+static int find_place(const char *path, char dir[PATH_MAX], char name[NAME_MAX + 1],
+		      struct err *err)
 {
-	char given[PATH_MAX], dir[PATH_MAX], *name;
+	char given[PATH_MAX], real[PATH_MAX], *at;
+	struct stat st;
 	int ret = lib_path(given, err, "%s", path);
 
-	*w = (struct bundle_w)BUNDLE_W_INIT;
 	if (ret)
 		return ret;
 	for (size_t n = strlen(given); n > 1 && given[n - 1] == '/'; n--)
 		given[n - 1] = '\0';
-	name = strrchr(given, '/');
-	if (name)
-		*name++ = '\0';
-	if (!realpath(!name ? "." : *given ? given : "/", dir))
-		return lib_host_err(err, -errno, path, "cannot write to");
-	name = name ? name : given;
-	if (!*name || !strcmp(name, ".") || !strcmp(name, ".."))
+	at = strrchr(given, '/');
+	at = at ? at + 1 : given;
+	if (!*at || !strcmp(at, ".") || !strcmp(at, ".."))
 		return err_code(err, ERR_SNAPSHOT_DUMP_FAILED, EINVAL,
 				"\"%s\" is not a name for a new directory", path);
+	if (!lstat(given, &st) && S_ISLNK(st.st_mode)) {
+		if (!realpath(given, real))
+			return err_code(err, ERR_SNAPSHOT_DUMP_FAILED, errno,
+					"%s is a link to nowhere", path);
+		memcpy(given, real, sizeof(given));
+		at = strrchr(given, '/') + 1;
+	}
+	if (strlen(at) > BUNDLE_NAME_MAX)
+		return err_code(err, ERR_SNAPSHOT_DUMP_FAILED, ENAMETOOLONG,
+				"\"%.40s…\" is too long a name", at);
+	snprintf(name, NAME_MAX + 1, "%s", at);
+	*at = '\0';
+	if (!realpath(*given ? given : ".", dir))
+		return lib_host_err(err, -errno, path, "cannot write to");
+	return 0;
+}
+
+int bundle_begin(struct bundle_w *w, const char *path, bool make, struct err *err)
+{
+	char dir[PATH_MAX], name[NAME_MAX + 1];
+	int ret = find_place(path, dir, name, err);
+
+	*w = (struct bundle_w)BUNDLE_W_INIT;
+	if (ret)
+		return ret;
 	ret = lib_path(w->path, err, "%s/%s", strcmp(dir, "/") ? dir : "", name);
 	w->parent = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (!ret && w->parent < 0)

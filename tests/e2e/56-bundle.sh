@@ -58,6 +58,25 @@ refused "restore --image of another" BOOT_IMAGE_INVALID \
 refused "restore --image of none" BOOT_IMAGE_NOT_FOUND \
 	machinen restore "$bundle" -d --image "$scratch/none"
 refused "restore --memory" BOOT_MEMORY_INVALID machinen restore "$bundle" -d --memory 1024
+case $(machinen inspect src --json | jq -r .accel) in soft) other=kvm ;; *) other=soft ;; esac
+refused "fork --accel of another backend" BOOT_ACCEL_UNAVAILABLE \
+	machinen fork src -d --accel $other
+run env MACHINEN_ACCEL=$other machinen fork src -d --new-name own
+is "the environment's is for VMs made from nothing" "$status $err" "0 "
+machinen stop --force own >/dev/null
+
+# where a bundle may be
+ln -s nowhere "$scratch/nowhere"
+run machinen snapshot src "$scratch/nowhere" --keep-alive --json
+is "a link to nowhere, and why in JSON" \
+	"$(jq -r '.error | .code, .causes[0]' <<<"$out")" \
+	"SNAPSHOT_DUMP_FAILED"$'\n'"$scratch/nowhere is a link to nowhere"
+refused "too long a name" SNAPSHOT_DUMP_FAILED \
+	machinen snapshot src "$scratch/$(printf 'x%.0s' {1..201})" --keep-alive
+mkdir "$scratch/place"
+ln -s place "$scratch/link"
+run machinen snapshot src "$scratch/link" --keep-alive
+is "a link to a directory" "$status $err$(ls "$scratch/place/meta.json")" "0 $scratch/place/meta.json"
 for verb in "restore $bundle" "fork src"; do
 	# shellcheck disable=SC2086
 	refused "${verb%% *} --mount-live on what is none" BOOT_LIVE_MOUNT_OVERRIDE_UNKNOWN \
