@@ -203,6 +203,9 @@ static const struct answer straddling_answers[] = {
 	{ 0, 300 }, { 1, 6 }, { 2, 6 }, { 3, 10 }, { 4, 7 }, { 5, 6 }, { 6, 2 },
 	{ 7, K + 0x80ffd },
 };
+static const struct answer hot_calls_answers[] = {
+	{ 0, 0 }, { 1, 50 }, { 2, 100 }, { 3, 100 }, { 4, 50 }, { 5, 50 },
+};
 static const struct answer many_code_pages_answers[] = { { 0, 3 * 5120 }, { 1, 5120 } };
 
 static const struct expect general_protection_log[] = {
@@ -220,7 +223,7 @@ DECLARE(interrupts); DECLARE(timers); DECLARE(interrupted_work); DECLARE(fpu_mod
 DECLARE(general_protection); DECLARE(entry_code); DECLARE(returns);
 DECLARE(code_generator); DECLARE(faults_in_blocks); DECLARE(hot_permissions);
 DECLARE(changed_returns); DECLARE(interrupt_storm); DECLARE(many_code_pages);
-DECLARE(straddling);
+DECLARE(straddling); DECLARE(hot_calls);
 
 #define CODE(n) .name = #n, .code = prog_##n, .end = prog_##n##_end
 #define LOG(n) .log = n##_log, .nr_log = ARRAY_LEN(n##_log)
@@ -257,6 +260,7 @@ static const struct program programs[] = {
 	{ CODE(interrupt_storm), ANSWER(interrupt_storm), .nr_log = WHOLE_LOG },
 	{ CODE(many_code_pages), ANSWER(many_code_pages) },
 	{ CODE(straddling), LOG(straddling), ANSWER(straddling) },
+	{ CODE(hot_calls), ANSWER(hot_calls), .nr_log = WHOLE_LOG },
 };
 
 static void print_log(const struct guest *g)

@@ -131,4 +131,176 @@
 	iretq
 8:	END	straddling
 
+/*
+ * SYSCALL and SYSRET, hot, with all kinds of flags; then with registers of theirs
+ * changed.  What each side finds is compared with what it must be; differences
+ * gather in r14.  User: r12 counts, r15 has the flags before the call.
+ */
+#define FLAGS	(G_RESULT + 0x200)	/* R11 of the SYSRET */
+#define MASK	(G_RESULT + 0x208)
+#define CALL_CS	(G_RESULT + 0x210)
+#define ENTRIES	(G_RESULT + 0x218)	/* by the second LSTAR */
+#define RETURN	(G_RESULT + 0x220)	/* where the user side began */
+#define UDS	(G_RESULT + 16)		/* 2 to 5: events */
+#define GPS	(G_RESULT + 24)
+#define STEPS	(G_RESULT + 32)
+#define IRQS	(G_RESULT + 40)
+#define TIMES	50
+#define USABLE	0x247ed5		/* flags, but TF */
+
+	.macro	DIFFER reg, want:vararg		/* clobbers the register */
+	xorq	\want, \reg
+	orq	\reg, %r14
+	.endm
+
+	.macro	CALLS n, back
+	leaq	\back(%rip), %rax
+	movq	%rax, RETURN
+	movl	$\n, %r12d
+	USER	10b
+	.endm
+
+	PROG	hot_calls
+	jmp	1f
+	/* --- user mode */
+10:	pushfq
+	popq	%r15
+	syscall
+12:	pushfq
+	popq	%rax
+	movq	%rcx, %rdi
+	movl	%cs, %ebx
+	DIFFER	%rbx, $G_UCS
+	movl	%ss, %ebx
+	DIFFER	%rbx, $G_USS
+	leaq	12b(%rip), %rbx
+	DIFFER	%rdi, %rbx
+	DIFFER	%r11, %r13			/* which SYSRET leaves alone */
+	orl	$2, %r13d
+	DIFFER	%rax, %r13
+	decl	%r12d
+	jnz	10b
+	int	$0x80
+	/* --- the kernel's entry, and a second one */
+20:	pushfq
+	popq	%rax
+	movq	%r11, %rdx
+	DIFFER	%rdx, %r15
+	movl	MASK, %edx
+	notl	%edx
+	andl	%edx, %r15d
+	orl	$2, %r15d
+	DIFFER	%rax, %r15
+	movl	%cs, %eax
+	DIFFER	%rax, CALL_CS
+	movl	%ss, %eax
+	subl	$8, %eax
+	DIFFER	%rax, CALL_CS
+	movq	%rsp, %rax
+	DIFFER	%rax, $G_USTACK
+	imull	$1103515245, FLAGS, %eax
+	addl	$12345, %eax
+	movl	%eax, FLAGS
+	shrl	$9, %eax
+	andl	$USABLE, %eax
+	movq	%rax, %r11
+	movq	%rax, %r13
+21:	sysretq
+22:	movl	ENTRIES, %eax
+	leal	1(%rax), %eax			/* not INC: flags */
+	movl	%eax, ENTRIES
+	jmp	20b
+	/* --- #UD, #GP, INT 0x80: what was tried has ended */
+30:	incl	UDS
+	jmp	33f
+31:	incl	GPS
+33:	movl	$G_STACK, %esp
+	pushq	$2
+	popfq
+	jmp	*RETURN
+	/* --- #DB and an interrupt */
+34:	incl	STEPS
+	andq	$~0x100, 32(%rsp)
+	addq	$16, %rsp
+	iretq
+35:	incl	IRQS
+	EOI_AND_RETURN
+
+	.macro	AGAIN first, next
+	leaq	\next(%rip), %rax
+	movq	%rax, RETURN
+	\first
+	.endm
+
+1:	leaq	20b(%rip), %rax
+	cdq
+	movl	$0xc0000082, %ecx
+	wrmsr					/* LSTAR */
+	MSR_PUT	0xc0000081, 0, 0x001b0008	/* STAR */
+	MSR_PUT	0xc0000084, 0x40700		/* SFMASK: AC DF IF TF */
+	movq	$0x40700, MASK
+	movq	$G_CS, CALL_CS
+	movq	$0, ENTRIES
+	HANDLER	6, 30b
+	HANDLER	13, 31b
+	HANDLER	0x80, 33b
+	HANDLER	1, 34b
+	HANDLER	0x41, 35b
+	xorl	%r14d, %r14d
+	CALLS	100, 2f
+2:	MSR_PUT	0xc0000084, 0
+	movq	$0, MASK
+	CALLS	100, 3f
+3:	MSR_PUT	0xc0000084, 0xffffffff
+	movl	$0xffffffff, %eax
+	movq	%rax, MASK
+	CALLS	100, 4f
+4:	MSR_PUT	0xc0000081, 0, 0x00180103
+	movq	$0x100, CALL_CS
+	CALLS	50, 5f
+5:	leaq	22b(%rip), %rax
+	cdq
+	movl	$0xc0000082, %ecx
+	wrmsr
+	CALLS	50, 6f
+6:	movl	ENTRIES, %eax
+	movq	%rax, G_RESULT + 8		/* 1: 50 */
+	movq	%r14, G_RESULT			/* 0: no difference */
+	/* each so often that it is hot: without EFER.SCE */
+	MSR_PUT	0xc0000080, 0xd00
+	movl	$TIMES, %ebp
+7:	AGAIN	"jmp 21b", 8f			/* #UD */
+8:	AGAIN	"USER 10b", 9f			/* #UD */
+9:	decl	%ebp
+	jnz	7b
+	MSR_PUT	0xc0000080, 0xd01
+	/* with TF; and with an interrupt that waits for IF */
+	APIC_ON
+	movl	$TIMES, %ebp
+7:	leaq	13f + G_USER(%rip), %rcx
+	movl	$0x102, %r11d
+	movl	$G_USTACK, %esp
+	AGAIN	"jmp 21b", 8f			/* #DB behind the next one */
+8:	SELF_IPI 0x41
+	leaq	13f + G_USER(%rip), %rcx
+	movl	$0x202, %r11d
+	movl	$G_USTACK, %esp
+	AGAIN	"jmp 21b", 9f
+9:	decl	%ebp
+	jnz	7b
+	/* to an address that is none, and by a user */
+	movl	$TIMES, %ebp
+7:	movabsq	$0x800000000000, %rcx
+	AGAIN	"jmp 21b", 8f			/* #GP */
+8:	leaq	13f + G_USER(%rip), %rcx
+	movl	$2, %r11d
+	AGAIN	"USER 21b", 9f			/* #GP */
+9:	decl	%ebp
+	jnz	7b
+	jmp	8f
+13:	nop
+	int	$0x80
+8:
+	END	hot_calls
+
 	.section .note.GNU-stack, "", @progbits

@@ -59,7 +59,11 @@
 /* State after so many instructions. */
 struct step {
 	uint64_t gpr[16], rip, fs_base, gs_base, kernel_gs_base;
+	uint64_t gen, gen_global;
+	const void *tlb, *ret_base;
+	struct x86_segment cs, ss;
 	uint32_t rflags, cc;
+	uint8_t cpl;
 	const struct insn *i;	/* the one that comes next; NULL: not run */
 	uint16_t fp;		/* in lockstep.fp[] */
 };
@@ -239,7 +243,8 @@ static const uint16_t harmless[] = {	/* of those that are the system's */
 	ZYDIS_MNEMONIC_CLI, ZYDIS_MNEMONIC_STI, ZYDIS_MNEMONIC_CLAC, ZYDIS_MNEMONIC_STAC,
 	ZYDIS_MNEMONIC_SWAPGS, ZYDIS_MNEMONIC_RDFSBASE, ZYDIS_MNEMONIC_RDGSBASE,
 	ZYDIS_MNEMONIC_WRFSBASE, ZYDIS_MNEMONIC_WRGSBASE, ZYDIS_MNEMONIC_MFENCE,
-	ZYDIS_MNEMONIC_LFENCE, ZYDIS_MNEMONIC_SFENCE,
+	ZYDIS_MNEMONIC_LFENCE, ZYDIS_MNEMONIC_SFENCE, ZYDIS_MNEMONIC_SYSCALL,
+	ZYDIS_MNEMONIC_SYSRET,
 };
 
 static void set_allowed(struct lockstep *l)
@@ -327,6 +332,13 @@ static void record(struct lockstep *l, struct soft_cpu *cpu)
 	s->fs_base = cpu->fs_base;
 	s->gs_base = cpu->gs_base;
 	s->kernel_gs_base = cpu->kernel_gs_base;
+	s->gen = cpu->gen;
+	s->gen_global = cpu->gen_global;
+	s->tlb = cpu->mmu.tlb[mmu_mode(cpu)];
+	s->ret_base = cpu->ret_base;
+	s->cs = cpu->seg[X86_CS];
+	s->ss = cpu->seg[X86_SS];
+	s->cpl = cpu->cpl;
 	s->rflags = cpu->rflags;
 	s->cc = cpu->cc & CC_MASK;
 	s->i = NULL;
@@ -453,11 +465,27 @@ static void begin(struct soft_cpu *cpu, const struct insn *done)
 
 /* --- end --------------------------------------------------------------------------------- */
 
+static bool same_segment(const struct x86_segment *a, const struct x86_segment *b)
+{
+	return a->base == b->base && a->limit == b->limit && a->attr == b->attr &&
+	       a->sel == b->sel;
+}
+
+/* What belongs to the mode: SYSCALL and SYSRET change it. */
+static bool same_mode(const struct soft_cpu *cpu, const struct step *s)
+{
+	return cpu->cpl == s->cpl && cpu->gen == s->gen && cpu->gen_global == s->gen_global &&
+	       cpu->tlb == s->tlb && cpu->ret_base == s->ret_base &&
+	       same_segment(&cpu->seg[X86_CS], &s->cs) &&
+	       same_segment(&cpu->seg[X86_SS], &s->ss);
+}
+
 static bool same_registers(const struct soft_cpu *cpu, const struct step *s)
 {
 	return cpu->rip == s->rip && !memcmp(cpu->gpr, s->gpr, sizeof(s->gpr)) &&
 	       cpu->fs_base == s->fs_base && cpu->gs_base == s->gs_base &&
-	       cpu->kernel_gs_base == s->kernel_gs_base && cpu->rflags == s->rflags;
+	       cpu->kernel_gs_base == s->kernel_gs_base && cpu->rflags == s->rflags &&
+	       same_mode(cpu, s);
 }
 
 /* The state that host code reached: the last that agrees, else the last at rip. */
@@ -537,6 +565,10 @@ static void say_registers(FILE *f, const struct soft_cpu *cpu, const struct step
 			fprintf(f, "  %-4s translator %#llx interpreter %#llx\n", other[k].name,
 				(unsigned long long)other[k].is,
 				(unsigned long long)other[k].want);
+	if (!same_mode(cpu, s))
+		fprintf(f, "  mode differs: translator cpl %u cs %#x ss %#x interpreter cpl %u "
+			"cs %#x ss %#x\n", cpu->cpl, cpu->seg[X86_CS].sel, cpu->seg[X86_SS].sel,
+			s->cpl, s->cs.sel, s->ss.sel);
 }
 
 static void say_bytes(FILE *f, const char *who, const uint8_t *p)

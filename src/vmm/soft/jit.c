@@ -166,6 +166,10 @@ static void make_thunks(struct jit *j)
 	j->miss = leave_thunk(j, &e, META_INDIRECT);
 	j->ret_none = thunk(j, &e);
 	jit_return_none_thunk(j, &e);
+	j->syscall = thunk(j, &e);
+	jit_syscall_thunk(j, &e);
+	j->sysret = thunk(j, &e);
+	jit_sysret_thunk(j, &e);
 	thunk(j, &e);
 	j->thunks = j->used;
 	take_part(j, j->thunks);

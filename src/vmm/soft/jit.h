@@ -25,7 +25,8 @@ enum jit_scratch {
 	JIT_HOST_RSP,	/* stack of jit_enter()'s caller */
 	JIT_TARGET,	/* of an indirect branch */
 	JIT_CODE,	/* host code of it, while something else is done */
-	JIT_SOURCE,	/* string instructions: host - guest address of their source */
+	JIT_SOURCE,	/* string instructions: host - guest address of their source;
+			 * system calls: their record */
 };
 
 /* Host rsp while guest code runs: the whole hot part in reach of a disp8. */
@@ -103,6 +104,7 @@ struct jit {
 	struct jit_lane cold;	/* and what seldom does: misses, exits, links to be made */
 	const uint8_t *slow, *exit;	/* thunks, rx */
 	const uint8_t *ret_other, *ret_none;	/* thunks; jit_ret.c */
+	const uint8_t *syscall, *sysret;	/* thunks; jit_call.c */
 	uint32_t (*enter)(struct soft_cpu *cpu, const uint8_t *code);
 	struct jit_meta *meta;	/* owned; by id */
 	uint32_t nr_meta, thunk_metas;
@@ -174,6 +176,10 @@ void jit_return_forget(struct soft_cpu *cpu, bool global);
 struct emit;
 void jit_return_thunk(struct jit *j, struct emit *e);
 void jit_return_none_thunk(struct jit *j, struct emit *e);
+
+/* jit_call.c */
+void jit_syscall_thunk(struct jit *j, struct emit *e);
+void jit_sysret_thunk(struct jit *j, struct emit *e);
 
 /* jit_translate.c; between fp_save() and fp_load().  NULL: cannot or no room. */
 struct jblock *jit_translate(struct soft_cpu *cpu, struct block *b);

@@ -39,11 +39,9 @@ static void check_attention(struct tr *tr, unsigned k)
 	miss(tr, e_jump(&tr->e, 5), k);
 }
 
-void jit_emit_lookup(struct emit *e, uint8_t *miss[JIT_MISSES])
+/* jump_hash(), and the comparison of the address */
+uint8_t *jit_emit_slot(struct emit *e)
 {
-	uint8_t *found;
-
-	/* jump_hash() */
 	e_mov(e, H_S2, H_S1);
 	e_shift_imm(e, true, 5, H_S2, PAGE_SHIFT);
 	e_rr(e, false, 0x31, H_S2, H_S1);
@@ -51,7 +49,14 @@ void jit_emit_lookup(struct emit *e, uint8_t *miss[JIT_MISSES])
 	e_shift_imm(e, false, 4, H_S2, 5);
 	e_rsp(e, true, 0x03, H_S2, OFF(jumps));
 	e_mem(e, true, 0x3b, H_S1, H_S2, offsetof(struct jump, rip));
-	miss[0] = e_jump(e, 5);
+	return e_jump(e, 5);
+}
+
+void jit_emit_lookup(struct emit *e, uint8_t *miss[JIT_MISSES])
+{
+	uint8_t *found;
+
+	miss[0] = jit_emit_slot(e);
 	e_mem(e, true, 0x8b, H_S1, H_S2, offsetof(struct jump, gen));
 	e_rsp(e, true, 0x3b, H_S1, OFF(gen));
 	found = e_jump(e, 4);
@@ -251,6 +256,8 @@ static void leave_to_interp(struct tr *tr, unsigned k)
 static void transfer(struct tr *tr, unsigned k)
 {
 	want_cc(tr, ALL_FLAGS);
+	if (jit_system_call(tr, k))
+		return;
 	e_movi(&tr->e, H_S2, jit_meta_insn(tr, META_TRANSFER, k));
 	e_patch(e_jump(&tr->e, -1), tr->j->slow + (tr->j->rw - tr->j->rx));
 }

@@ -164,12 +164,17 @@ void jit_exit_tail(struct tr *tr, const struct tail *tl);
  */
 #define JIT_MISSES 2
 void jit_emit_lookup(struct emit *e, uint8_t *miss[JIT_MISSES]);
+/* Only the entry and whether it is of that address: for modes to come. */
+uint8_t *jit_emit_slot(struct emit *e);
 /* To H_S1 by the jump cache, or the interpreter does k; takes pop bytes off. */
 void jit_indirect(struct tr *tr, unsigned k, int pop);
 /* A jump, or an address (rel32), that is not linked yet leads here. */
 void jit_link_tail(struct tr *tr, const struct tail *tl);
 /* A record about instruction k. */
 uint32_t jit_meta_insn(struct tr *tr, enum jit_kind kind, unsigned k);
+
+/* jit_call.c: SYSCALL, SYSRET with flags in cpu->cc; false: another instruction */
+bool jit_system_call(struct tr *tr, unsigned k);
 
 /* jit_ret.c: the return cache */
 void jit_return_push(struct tr *tr, unsigned k);
