@@ -30,6 +30,7 @@
 #include "lib/vm.h"
 
 #define STDIN_CHUNK 32768u
+#define END_MS	    500
 
 enum order { ORDER_RESIZE, ORDER_SIGNAL, ORDER_CANCEL };
 
@@ -46,6 +47,7 @@ struct mn_session {
 	int stdin_fd;		/* borrowed; -1 when at its end */
 	uint32_t credit;	/* bytes of stdin that may be sent */
 	uint64_t deadline;	/* 0: none */
+	int dir, pidfd;		/* owned: the VM's, to learn how it ended */
 	struct buf in, out;	/* of the connection */
 	bool ended;
 	struct mn_exit exit;
@@ -122,6 +124,8 @@ static int exec_start(struct mn_vm *vm, const struct mn_exec *cfg,
 	if (!s)
 		return err_set(err, ENOMEM, "out of memory");
 	s->conn = s->order_rd = s->order_wr = -1;
+	s->dir = fcntl(vm->dir, F_DUPFD_CLOEXEC, 0);
+	s->pidfd = fcntl(vm->pidfd, F_DUPFD_CLOEXEC, 0);
 	ret = lib_config(&s->cfg, sizeof(s->cfg), cfg, err);
 	if (!ret)
 		ret = start(vm, s, err);
@@ -278,6 +282,23 @@ static int take_frames(struct mn_session *s, struct err *err)
 	return ret;
 }
 
+/* It says how it ended a moment after its sockets have closed. */
+static int went_away(struct mn_session *s, struct err *err)
+{
+	static const char gone[] = "the VM went away before the command ended";
+	struct buf why = BUF_INIT;
+	int ret;
+
+	proc_wait(s->pidfd, END_MS);
+	vm_end_words(s->dir, &why);
+	ret = err_code(err, ERR_EXEC_AGENT_UNAVAILABLE, ECONNRESET, "%s",
+		       why.len && !why.oom ? why.data : gone);
+	if (why.len && !why.oom)
+		err_wrap(err, ret, gone);
+	buf_done(&why);
+	return ret;
+}
+
 static int read_conn(struct mn_session *s, struct err *err)
 {
 	char *p = buf_reserve(&s->in, AGENT_FRAME_MAX + AGENT_HEAD);
@@ -288,8 +309,7 @@ static int read_conn(struct mn_session *s, struct err *err)
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
 		return 0;
 	if (n <= 0)
-		return err_code(err, ERR_EXEC_AGENT_UNAVAILABLE, ECONNRESET,
-				"the VM went away before the command ended");
+		return went_away(s, err);
 	s->in.len += (size_t)n;
 	return take_frames(s, err);
 }
@@ -382,6 +402,8 @@ void mn_exec_free(struct mn_session *s)
 	io_close(s->conn);
 	io_close(s->order_rd);
 	io_close(s->order_wr);
+	io_close(s->dir);
+	io_close(s->pidfd);
 	buf_done(&s->in);
 	buf_done(&s->out);
 	free(s);

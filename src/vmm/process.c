@@ -27,6 +27,7 @@
 #include "base/json.h"
 #include "base/log.h"
 #include "base/loop.h"
+#include "vmm/lostpage.h"
 #include "vmm/sandbox.h"
 #include "vmm/snapshot.h"
 #include "vmm/vm.h"
@@ -191,6 +192,7 @@ static int start(struct process *p, struct spec *spec, struct spec_fds *fds,
 	if (!p->vm)
 		return -EIO;
 	p->vm->process = p;
+	lostpage_watch(&p->vm->mem, p->exit_fd);
 	ret = watch(p, err);
 	if (!ret && !confined)
 		ret = sandbox_enter(p->vm, err);

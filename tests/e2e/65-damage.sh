@@ -64,11 +64,28 @@ name=$(machinen restore "$bad" -d --name harmed 2>"$scratch/err") || name=harmed
 ended() { ! machinen exec harmed -- true; }
 ok "a VM whose memory is found damaged ends" eventually 30 ended
 
+# One that is taken away under a VM, and under its sibling
+spoil memory
+machinen restore "$bad" -d --name cut >/dev/null
+machinen fork cut -d --new-name cut2 >/dev/null
+machinen exec cut2 -- sh -c 'echo begins; sleep 100000' >"$scratch/running" 2>"$scratch/err2" &
+waits=$!
+eventually 30 grep -q begins "$scratch/running"
+truncate -s 1M "$bad/memory"
+run machinen exec cut -- find / -xdev -name none
+is "a VM whose memory is cut short ends" "$status" 1
+ended() { ! machinen exec cut2 -- find / -xdev -name none; }
+ok "so does its sibling" eventually 30 ended
+wait $waits
+like "who waits for a command learns why" "$(<"$scratch/err2")" \
+	'EXEC_AGENT_UNAVAILABLE.*crashed.*memory file .* was cut short'
+
 # A meta.json that says something else, with a digest that is right.
 spoil meta.json
 sealed() { # document: itself with its digest
-	jq -cS 'del(.digest)' <<<"$1" | tr -d '\n' | sha256sum | cut -d' ' -f1 |
-		jq -R --argjson o "$1" '$o + {digest: .}'
+	local digest
+	digest=$(jq -cS 'del(.digest)' <<<"$1" | tr -d '\n' | sha256sum | cut -d' ' -f1)
+	jq --arg d "$digest" '.digest = $d' <<<"$1"
 }
 sealed "$(<"$good/meta.json")" >"$bad/meta.json"
 is "the digest can be made" "$(jq -r .digest "$bad/meta.json")" "$(jq -r .digest "$good/meta.json")"
