@@ -17,10 +17,10 @@
  * A fork of the VMM cannot use the parent's descriptors (KVM ties a VM to the
  * address space that made it): the child builds a new VM and sets the state.
  *
- * #syscalls ioctl mmap munmap eventfd2 write tgkill rt_sigreturn
+ * #syscalls ioctl mmap munmap madvise eventfd2 write tgkill rt_sigreturn
  * #ioctls KVM_CREATE_VM KVM_GET_VCPU_MMAP_SIZE KVM_SET_USER_MEMORY_REGION
  * #ioctls KVM_GET_DIRTY_LOG KVM_IRQFD KVM_IRQ_LINE KVM_IOEVENTFD KVM_CREATE_VCPU
- * #ioctls KVM_RUN
+ * #ioctls KVM_RUN KVM_KVMCLOCK_CTRL
  */
 #include "vmm/kvm/kvm.h"
 
@@ -234,6 +234,10 @@ static int map_vcpu(struct kvm_vm *k, struct kvm_vcpu *v, unsigned id,
 	if (run == MAP_FAILED)
 		return err_set(err, errno, "cannot map the run page: %s", strerror(errno));
 	v->run = run;
+	/* A mapping keeps the vCPU, and it the VM, for as long as a sibling lives. */
+	if (madvise(run, k->run_size, MADV_DONTFORK) < 0)
+		return err_set(err, errno, "cannot keep the run page from forks: %s",
+			       strerror(errno));
 	return 0;
 }
 

@@ -245,7 +245,8 @@ static void events_get(const struct kvm_vcpu_events *e, struct x86_state *s)
 	s->ev.has_error = exc && e->exception.has_error_code;
 	s->ev.error = s->ev.has_error ? e->exception.error_code : 0;
 	s->ev.nmi_pending = e->nmi.pending || e->nmi.injected;
-	s->ev.nmi_masked = e->nmi.masked;
+	/* One on its way in masks others on AMD; it would wait for its own IRET. */
+	s->ev.nmi_masked = e->nmi.masked && !e->nmi.injected;
 	/* AMD has one shadow for both, and KVM sets both bits. */
 	s->ev.sti_shadow = e->interrupt.shadow & KVM_X86_SHADOW_INT_STI;
 	s->ev.mov_ss_shadow = e->interrupt.shadow == KVM_X86_SHADOW_INT_MOV_SS;
@@ -414,12 +415,13 @@ int kvm_x86_get(struct kvm_vm *k, struct kvm_vcpu *v, struct x86_state *s,
 	int ret;
 
 	memset(s, 0, sizeof(*s));
-	if (ioctl(v->fd, KVM_GET_REGS, &regs) < 0 ||
+	/* First: it takes an INIT or SIPI that has come, which changes registers. */
+	if (ioctl(v->fd, KVM_GET_MP_STATE, &mp) < 0 ||
+	    ioctl(v->fd, KVM_GET_REGS, &regs) < 0 ||
 	    ioctl(v->fd, KVM_GET_SREGS, &sregs) < 0 ||
 	    ioctl(v->fd, KVM_GET_LAPIC, &lapic) < 0 ||
 	    ioctl(v->fd, KVM_GET_DEBUGREGS, &dbg) < 0 ||
-	    ioctl(v->fd, KVM_GET_VCPU_EVENTS, &ev) < 0 ||
-	    ioctl(v->fd, KVM_GET_MP_STATE, &mp) < 0)
+	    ioctl(v->fd, KVM_GET_VCPU_EVENTS, &ev) < 0)
 		return failed(err, "cannot read the vCPU's state");
 	gprs_get(&regs, s->gpr);
 	s->rip = regs.rip;
@@ -464,7 +466,7 @@ static int events_and_lapic_set(struct kvm_vcpu *v, const struct x86_state *s,
 	struct kvm_mp_state mp = {
 		s->run_state == X86_HALTED ? KVM_MP_STATE_HALTED :
 		s->run_state == X86_RUNNING ? KVM_MP_STATE_RUNNABLE :
-		KVM_MP_STATE_UNINITIALIZED,
+		KVM_MP_STATE_INIT_RECEIVED,	/* UNINITIALIZED ignores a SIPI */
 	};
 	struct kvm_lapic_state lapic;
 	struct kvm_vcpu_events ev;
