@@ -364,8 +364,6 @@ static struct guest *make_guest(struct job *job)
 	struct guest *g = guest_new(on_kvm() ? &accel_kvm : &accel_soft,
 				    job->how == INTERPRETER ? SPEC_ENGINE_INTERP : SPEC_ENGINE_JIT);
 
-	if (!g)
-		printf("# this backend does not run here\n");
 	assert_non_null(g);
 	if (job->how == LOCKSTEP && !on_kvm())
 		job->lockstep = lockstep_attach(g->vm.vcpu[0].accel_vcpu, &calls);

@@ -3,6 +3,7 @@
  * guest.c - see guest.h; the code in the guest is in guest_rt.S.
  */
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/time.h>
@@ -25,7 +26,7 @@ static void on_end(void *dev, uint64_t off, unsigned len, uint64_t val)
 	struct guest *g = dev;
 
 	g->ended = true;
-	g->vm.accel->vcpu_kick(&g->vm.vcpu[0]);
+	g->vm.accel->vcpu_kick(g->running);
 }
 
 /* As a device does: not through the CPU's page tables. */
@@ -45,7 +46,7 @@ static void on_alarm(int sig)
 {
 	if (watched) {
 		watched->hung = true;
-		watched->vm.accel->vcpu_kick(&watched->vm.vcpu[0]);
+		watched->vm.accel->vcpu_kick(watched->running);
 	}
 }
 
@@ -134,6 +135,29 @@ static void translate_at_once(struct guest *g)
 		cpu->jit->heat = 1;
 }
 
+/* A soft guest's TSC is slower than the host's, so that scaling is tested along. */
+static int make_machine(struct guest *g, struct err *err)
+{
+	const struct accel *accel = g->vm.accel;
+	uint32_t can[CPUID_NR_WORDS];
+	int ret = accel->probe ? accel->probe(20 * LIMIT_PROBE_MS, err) : 0;
+
+	if (!ret)
+		ret = mem_init(&g->vm.mem, RAM_SIZE, -1, err);
+	g->vm.model.tsc_khz = accel == &accel_soft ? 1000000 : 0;
+	if (!ret)
+		ret = accel->vm_init(&g->vm, err);
+	if (!g->vm.host_khz)
+		g->vm.host_khz = gclock_host_khz();
+	accel->cpuid_can(can);
+	if (!ret)
+		ret = cpu_model_init(&g->vm.model, "portable", can, g->vm.model.tsc_khz ?
+				     g->vm.model.tsc_khz : g->vm.host_khz, 1, err);
+	if (!ret)
+		ret = accel->mem_map(&g->vm, err);
+	return ret ? ret : accel->vcpu_init(&g->vm.vcpu[0], err);
+}
+
 struct guest *guest_new(const struct accel *accel, enum spec_engine engine)
 {
 	struct bus_region end = { .name = "end", .base = G_PORT_END, .size = 1,
@@ -141,7 +165,6 @@ struct guest *guest_new(const struct accel *accel, enum spec_engine engine)
 	struct bus_region dma = { .name = "dma", .base = G_PORT_DMA, .size = 1,
 				  .min_len = 1, .max_len = 1, .write = on_dma };
 	struct guest *g = calloc(1, sizeof(*g));
-	uint32_t can[CPUID_NR_WORDS];
 	struct err err = ERR_INIT;
 
 	if (!g)
@@ -150,21 +173,15 @@ struct guest *guest_new(const struct accel *accel, enum spec_engine engine)
 	g->state = aligned_alloc(64, ALIGN_UP(sizeof(*g->state), 64u));
 	g->vm.accel = accel;
 	g->vm.spec.engine = engine;
-	g->vm.host_khz = gclock_host_khz();
 	g->vm.nr_vcpus = 1;
 	g->vm.vcpu[0].vm = &g->vm;
 	pthread_mutex_init(&g->vm.lock, NULL);
-	accel->cpuid_can(can);
-	if (g->state && (!accel->probe || accel->probe(20 * LIMIT_PROBE_MS, &err) == 0) &&
-	    cpu_model_init(&g->vm.model, "portable", can, 1000000, 1, &err) == 0 &&
-	    mem_init(&g->vm.mem, RAM_SIZE, -1, &err) == 0 &&
-	    bus_add(&g->vm.pio, &end, &err) == 0 && bus_add(&g->vm.pio, &dma, &err) == 0 &&
-	    accel->vm_init(&g->vm, &err) == 0 &&
-	    accel->mem_map(&g->vm, &err) == 0 &&
-	    accel->vcpu_init(&g->vm.vcpu[0], &err) == 0) {
+	if (g->state && !make_machine(g, &err) && !bus_add(&g->vm.pio, &end, &err) &&
+	    !bus_add(&g->vm.pio, &dma, &err)) {
 		translate_at_once(g);
 		return g;
 	}
+	printf("# this backend does not run here: %s\n", err_message(&err));
 	guest_free(g);
 	return NULL;
 }
@@ -217,6 +234,18 @@ static void watch(struct guest *g, unsigned seconds)
 	setitimer(ITIMER_REAL, &t, NULL);
 }
 
+void guest_go_on(struct guest *g, struct vcpu *c)
+{
+	g->ended = g->hung = false;
+	g->running = c;
+	watch(g, SECONDS * slowness());
+	do
+		g->exit = g->vm.accel->vcpu_run(c, &g->err);
+	while (g->exit == ACCEL_EXIT_KICK && !g->ended && !g->hung);
+	watch(NULL, 0);
+	g->vm.accel->vcpu_get(c, g->state, &g->err);
+}
+
 void guest_run(struct guest *g, const void *program, uint64_t len)
 {
 	struct vcpu *c = &g->vm.vcpu[0];
@@ -224,18 +253,12 @@ void guest_run(struct guest *g, const void *program, uint64_t len)
 
 	load(g, program, len);
 	err_clear(&g->err);
-	g->ended = g->hung = false;
 	if (g->vm.accel->vcpu_get(c, g->state, &g->err))
 		return;
 	guest_set_start(g->state);
 	if (g->vm.accel->vcpu_set(c, g->state, &g->err))
 		return;
-	watch(g, SECONDS * slowness());
-	do
-		g->exit = g->vm.accel->vcpu_run(c, &g->err);
-	while (g->exit == ACCEL_EXIT_KICK && !g->ended && !g->hung);
-	watch(NULL, 0);
-	g->vm.accel->vcpu_get(c, g->state, &g->err);
+	guest_go_on(g, c);
 	mem_read(&g->vm.mem, G_LOGPTR, &logptr, 8);
 	g->log = mem_ptr(&g->vm.mem, G_LOG, 0x10000);
 	g->nr_log = (unsigned)((logptr - G_LOG) / G_REC_SIZE);

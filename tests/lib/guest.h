@@ -25,6 +25,7 @@ struct guest_record {
 struct guest {
 	struct vm vm;
 	struct x86_state *state;	/* after the run */
+	struct vcpu *running;		/* the one that ran last */
 	enum accel_exit exit;		/* KICK: the program came to its end */
 	bool ended, hung;
 	struct err err;			/* of an exit that is none of these */
@@ -40,5 +41,7 @@ void guest_free(struct guest *g);
 void guest_set_start(struct x86_state *s);
 /* Loads the program and runs it to its end; at most 10 s, or TEST_SLOW times that. */
 void guest_run(struct guest *g, const void *program, uint64_t len);
+/* Runs a vCPU from where it is to the end of its program. */
+void guest_go_on(struct guest *g, struct vcpu *c);
 
 #endif

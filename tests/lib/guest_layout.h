@@ -28,6 +28,7 @@
 #define G_IST		0x58000		/* top */
 #define G_LOG		0x60000
 #define G_RESULT	0x70000
+#define G_AP		0x90000		/* where another CPU starts */
 #define G_KPAGE		0x100000	/* free supervisor pages from here */
 #define G_USER		0x200000	/* + address: the same in user pages */
 #define G_USTACK	0x350000	/* top */
@@ -45,6 +46,7 @@
 
 #define G_PORT_END	0xf4
 #define G_PORT_DMA	0xf5		/* a device copies memory */
+#define G_PORT_ASK	0xf6		/* what the test says; nothing */
 
 /* A record of the log. */
 #define G_REC_VECTOR	0

@@ -172,8 +172,8 @@ static int vm_init(struct vm *vm, struct err *err)
 	ret = create_vm(k, err);
 	for (unsigned gsi = FIRST_EDGE_GSI; !ret && gsi < KVM_NR_GSIS; gsi++)
 		ret = add_irqfd(k, gsi, err);
-	if (!ret)
-		ret = mem_map(vm, err);
+	if (!vm->host_khz)
+		vm->host_khz = ret ? 0 : kvm_x86_host_khz(k);
 	if (ret)
 		vm_done(vm);
 	return ret;
@@ -353,6 +353,9 @@ static enum accel_exit vcpu_run(struct vcpu *c, struct err *err)
 	sigaddset(&kick, KVM_KICK_SIGNAL);
 	pthread_sigmask(SIG_UNBLOCK, &kick, NULL);
 	v->thread = pthread_self();
+	/* Time went by while it did not run: its watchdogs need not bark.  Refused
+	 * where the guest has no kvmclock. */
+	ioctl(v->fd, KVM_KVMCLOCK_CTRL, 0);
 	/* Pairs with vcpu_kick(): it sets immediate_exit, then looks at running;
 	 * we set running, then enter KVM, which looks at immediate_exit. */
 	atomic_store(&v->running, true);

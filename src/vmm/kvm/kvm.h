@@ -40,6 +40,7 @@ struct kvm_vcpu {
 
 /* kvm_x86.c */
 int kvm_x86_vm_init(struct kvm_vm *k, struct err *err);
+uint64_t kvm_x86_host_khz(const struct kvm_vm *k);	/* 0: KVM does not say */
 int kvm_x86_vcpu_init(struct kvm_vm *k, struct kvm_vcpu *v,
 		      const struct cpu_model *model, unsigned apic_id,
 		      struct err *err);

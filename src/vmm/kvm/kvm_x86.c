@@ -15,7 +15,8 @@
  * is zero, which is the reset value of all of them that a host may lack.
  *
  * #ioctls KVM_SET_TSS_ADDR KVM_SET_IDENTITY_MAP_ADDR KVM_CREATE_IRQCHIP
- * #ioctls KVM_CHECK_EXTENSION KVM_GET_SUPPORTED_CPUID KVM_SET_CPUID2 KVM_GET_TSC_KHZ
+ * #ioctls KVM_CHECK_EXTENSION KVM_GET_SUPPORTED_CPUID KVM_SET_CPUID2
+ * #ioctls KVM_GET_TSC_KHZ KVM_SET_TSC_KHZ
  * #ioctls KVM_GET_REGS KVM_SET_REGS KVM_GET_SREGS KVM_SET_SREGS KVM_GET_MSRS
  * #ioctls KVM_SET_MSRS KVM_GET_XSAVE KVM_GET_XSAVE2 KVM_SET_XSAVE KVM_GET_XCRS
  * #ioctls KVM_SET_XCRS KVM_GET_LAPIC KVM_SET_LAPIC KVM_GET_DEBUGREGS
@@ -34,6 +35,7 @@
 #include <unistd.h>
 
 #include "base/err.h"
+#include "base/log.h"
 #include "base/util.h"
 #include "vmm/arch/x86/cpuid.h"
 #include "vmm/arch/x86/state.h"
@@ -47,6 +49,9 @@
 #define MSR_APIC_BASE	 0x1b
 #define MSR_TSC_DEADLINE 0x6e0
 #define MSR_EFER	 0xc0000080
+
+#define TSC_SAME_PPM	 250	/* what KVM does not scale either */
+#define TSC_NEAR_PPM	 10000	/* a guest can live with, its NTP with less */
 
 /* KVM_SET_MSRS applies them in this order. */
 static const uint32_t saved_msrs[] = {
@@ -143,14 +148,57 @@ static int set_cpuid(struct kvm_vcpu *v, const struct cpu_model *m,
 	return 0;
 }
 
+/* --- the speed of the TSC ---------------------------------------------------- */
+
+/* Old kernels have no such ioctl of VMs. */
+uint64_t kvm_x86_host_khz(const struct kvm_vm *k)
+{
+	int khz = ioctl(k->vm_fd, KVM_GET_TSC_KHZ, 0);
+
+	return khz > 0 ? (uint64_t)khz : 0;
+}
+
+static uint64_t ppm_apart(uint64_t a, uint64_t b)
+{
+	return (a > b ? a - b : b - a) * 1000000 / b;
+}
+
+/*
+ * The guest keeps time by its TSC, and by the frequency that it was told when it
+ * booted, perhaps on another host.
+ */
+static int set_tsc_khz(struct kvm_vm *k, struct kvm_vcpu *v, uint64_t khz,
+		       struct err *err)
+{
+	int now = ioctl(v->fd, KVM_GET_TSC_KHZ, 0);
+
+	k->tsc_khz = now > 0 ? (uint64_t)now : khz;
+	if (ppm_apart(k->tsc_khz, khz) <= TSC_SAME_PPM)
+		return 0;
+	if (ioctl(k->vm_fd, KVM_CHECK_EXTENSION, KVM_CAP_TSC_CONTROL) > 0) {
+		if (ioctl(v->fd, KVM_SET_TSC_KHZ, khz) < 0)
+			return failed(err, "KVM_SET_TSC_KHZ");
+		k->tsc_khz = khz;
+		return 0;
+	}
+	if (ppm_apart(k->tsc_khz, khz) <= TSC_NEAR_PPM) {
+		log_warn("kvm", "the guest's clock is %llu ppm off: this CPU cannot scale it",
+			 (unsigned long long)ppm_apart(k->tsc_khz, khz));
+		return 0;
+	}
+	return err_code(err, ERR_SNAPSHOT_CPU_MISMATCH, ENOTSUP,
+			"the guest's clock ticks at %llu kHz, this CPU's at %llu, and the CPU "
+			"cannot scale it: use --accel soft", (unsigned long long)khz,
+			(unsigned long long)k->tsc_khz);
+}
+
 int kvm_x86_vcpu_init(struct kvm_vm *k, struct kvm_vcpu *v,
 		      const struct cpu_model *model, unsigned apic_id,
 		      struct err *err)
 {
-	int khz = ioctl(v->fd, KVM_GET_TSC_KHZ, 0);
+	int ret = set_tsc_khz(k, v, model->tsc_khz, err);
 
-	k->tsc_khz = khz > 0 ? (uint64_t)khz : model->tsc_khz;
-	return set_cpuid(v, model, apic_id, err);
+	return ret ? ret : set_cpuid(v, model, apic_id, err);
 }
 
 /* --- registers -------------------------------------------------------------- */

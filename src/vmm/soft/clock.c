@@ -6,7 +6,7 @@
  * then, and a factor.  All vCPUs get the same pair (base_host as each sees it,
  * base_ns), which is what lets the TSC_STABLE flag promise that they agree.  The
  * pair changes only when a state is loaded; within a life the page is written
- * once.
+ * once, but for the flag that says that the vCPU was stopped.
  *
  * #syscalls clock_gettime nanosleep clock_nanosleep
  */
@@ -24,6 +24,7 @@
 #define CALIBRATE_NS		(8 * 1000 * 1000ull)
 #define CALIBRATE_TRIES		16
 #define PVCLOCK_TSC_STABLE	1u
+#define PVCLOCK_GUEST_STOPPED	2u	/* until the guest takes it away */
 
 /* The layouts are those of the KVM ABI ("KVM-specific MSRs"). */
 struct pvclock_page {
@@ -209,6 +210,18 @@ static void write_time(struct gclock_cpu *v)
 	*p = page;
 	__atomic_store_n(&p->version, v->version, __ATOMIC_RELEASE);
 	mem_wrote(c->mem, gpa, sizeof(*p));
+}
+
+void gclock_cpu_was_stopped(struct gclock_cpu *v)
+{
+	gpa_t gpa = v->time_msr & ~3ull;
+	struct pvclock_page *p = v->time_msr & 1 ?
+				 mem_ptr(v->clock->mem, gpa, sizeof(*p)) : NULL;
+
+	if (!p)
+		return;
+	p->flags |= PVCLOCK_GUEST_STOPPED;
+	mem_wrote(v->clock->mem, gpa, sizeof(*p));
 }
 
 static void write_wall(struct gclock_cpu *v)

@@ -85,6 +85,8 @@ void gclock_set(struct gclock *c, const struct x86_clock_state *s);
 /* TSC 0 now. */
 void gclock_cpu_init(struct gclock_cpu *v, const struct gclock *c);
 void gclock_cpu_set_tsc(struct gclock_cpu *v, uint64_t tsc);
+/* Time went by while the vCPU did not run: its watchdogs need not bark. */
+void gclock_cpu_was_stopped(struct gclock_cpu *v);
 /* Ticks of the guest's TSC in nanoseconds and back, saturating. */
 uint64_t gclock_to_ns(const struct gclock *c, uint64_t ticks);
 uint64_t gclock_to_ticks(const struct gclock *c, uint64_t ns);

@@ -66,8 +66,9 @@ static int soft_vm_init(struct vm *vm, struct err *err)
 		return -ENOMEM;
 	vm->mem.code_hit = code_hit;
 	vm->mem.code_arg = svm;
-	gclock_init(&svm->clock, &vm->mem, vm->host_khz ? vm->host_khz : gclock_host_khz(),
-		    vm->model.tsc_khz);
+	if (!vm->host_khz)
+		vm->host_khz = gclock_host_khz();
+	gclock_init(&svm->clock, &vm->mem, vm->host_khz, vm->model.tsc_khz);
 	ioapic_init(&svm->ioapic, &svm->hub);
 	return 0;
 }
@@ -240,6 +241,7 @@ static enum accel_exit soft_vcpu_run(struct vcpu *vcpu, struct err *err)
 		err_set(err, ENOTSUP, "the host has no timer for the guest's LAPIC");
 		return ACCEL_EXIT_ERROR;
 	}
+	gclock_cpu_was_stopped(&cpu->time);
 	if (soft_run(cpu, 0, 0) == SOFT_STOP_KICK)
 		return ACCEL_EXIT_KICK;
 	err_set(err, EIO, "exception %u (error code %#x) could not be delivered",
