@@ -93,6 +93,15 @@ const struct accel *accel_choose(enum spec_accel want, int verdict_fd, struct er
 	return found;
 }
 
+int accel_check_cpus(const struct accel *accel, unsigned cpus, struct err *err)
+{
+	if (!accel->max_cpus || cpus <= accel->max_cpus)
+		return 0;
+	return err_code(err, ERR_BOOT_ACCEL_UNAVAILABLE, ENOTSUP,
+			"the %s backend runs %u CPU, not %u: more need KVM",
+			accel->name, accel->max_cpus, cpus);
+}
+
 void accel_report(FILE *out, const struct restore *restore)
 {
 	for (unsigned i = 0; i < ARRAY_LEN(backends); i++) {

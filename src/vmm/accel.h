@@ -40,6 +40,7 @@ enum accel_exit {
 struct accel {
 	const char *name;	/* "kvm", "soft" */
 	const char *cmdline;	/* for the kernel, before the user's; or NULL */
+	unsigned max_cpus;	/* of a VM; 0: as many as there may be */
 
 	/*
 	 * Can this host run guests?  0, or -errno with err saying what failed
@@ -55,7 +56,10 @@ struct accel {
 	/* Feature words it can offer (arch/x86/cpuid.h). */
 	void (*cpuid_can)(uint32_t *words);
 
-	/* Sets vm->accel_vm; vm->mem and vm->model are there already. */
+	/*
+	 * Sets vm->accel_vm, and vm->host_khz where that is 0 and it knows;
+	 * vm->mem is there already, vm->model not yet.
+	 */
 	int (*vm_init)(struct vm *vm, struct err *err);
 	void (*vm_done)(struct vm *vm);
 	/* Guest RAM changed host addresses (after fork) or was just made. */
@@ -107,5 +111,7 @@ void accel_report(FILE *out, const struct restore *restore);
  * `auto` believes what is remembered in the file verdict_fd (verdict.h; -1: none).
  */
 const struct accel *accel_choose(enum spec_accel want, int verdict_fd, struct err *err);
+/* BOOT_ACCEL_UNAVAILABLE when the backend cannot have that many. */
+int accel_check_cpus(const struct accel *accel, unsigned cpus, struct err *err);
 
 #endif

@@ -214,8 +214,10 @@ int restore_model(const struct restore *r, const struct accel *accel,
 {
 	uint32_t can[CPUID_NR_WORDS] = { 0 };
 	struct buf missing = BUF_INIT;
-	int ret;
+	int ret = accel_check_cpus(accel, r->spec.cpus, err);
 
+	if (ret)
+		return ret;
 	accel->cpuid_can(can);
 	for (unsigned i = 0; i < CPUID_NR_WORDS; i++)
 		can[i] &= r->word[i];

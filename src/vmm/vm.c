@@ -79,16 +79,17 @@ static void done_mem(struct vm *vm)
 	mem_done(&vm->mem);
 }
 
-/* The model depends on what the backend can run, and the backend's VM on the
- * model. */
+/* The model depends on what the backend can run, and how fast its clock is. */
 static int init_model(struct vm *vm, struct err *err)
 {
 	uint32_t can[CPUID_NR_WORDS] = { 0 };
+	int ret;
 
-	vm->host_khz = vm->restore && vm->restore->host_khz ?
-		       vm->restore->host_khz : gclock_host_khz();
 	if (vm->restore)
 		return restore_model(vm->restore, vm->accel, &vm->model, err);
+	ret = accel_check_cpus(vm->accel, vm->spec.cpus, err);
+	if (ret)
+		return ret;
 	vm->accel->cpuid_can(can);
 	return cpu_model_init(&vm->model, vm->spec.cpu_model, can,
 			      vm->host_khz, vm->spec.cpus, err);
@@ -113,9 +114,12 @@ static int init_accel(struct vm *vm, struct err *err)
 	vm->accel = find_backend(vm, err);
 	if (!vm->accel)
 		return -ENOTSUP;
-	ret = init_model(vm, err);
+	vm->host_khz = vm->restore ? vm->restore->host_khz : 0;
+	ret = vm->accel->vm_init(vm, err);
+	if (!vm->host_khz)
+		vm->host_khz = gclock_host_khz();
 	if (!ret)
-		ret = vm->accel->vm_init(vm, err);
+		ret = init_model(vm, err);
 	if (!ret)
 		ret = vm->accel->mem_map(vm, err);
 	log_info("vm", "CPU backend %s", vm->accel->name);

@@ -54,7 +54,7 @@ struct vm {
 	struct mem mem;
 	struct bus mmio, pio;
 	struct cpu_model model;
-	uint64_t host_khz;		/* of the host's TSC; measuring takes 10 ms */
+	uint64_t host_khz;		/* of the host's TSC */
 	const struct accel *accel;	/* borrowed, static */
 	void *accel_vm;			/* owned by the backend */
 

@@ -202,8 +202,6 @@ static int soft_vcpu_init(struct vcpu *vcpu, struct err *err)
 	struct soft_cpu *from, *cpu;
 	int ret = 0;
 
-	if (vcpu->id > 0)
-		return err_set(err, ENOTSUP, "the software CPU has one processor; more need KVM");
 	from = heritage(vcpu->vm);
 	cpu = from ? take_over(vcpu, from) : soft_cpu_alloc();
 	if (!cpu)
@@ -295,6 +293,7 @@ static void soft_stats(struct vm *vm, json_t *obj)
 
 const struct accel accel_soft = {
 	.name = "soft",
+	.max_cpus = 1,
 	/* its isolation is the software TLB, not the guest kernel's care */
 	.cmdline = "mitigations=off",
 	.probe = soft_probe,
