@@ -9,7 +9,7 @@
  * on a port; the last announced step is what failed.  The last step is plain speed:
  * a million turns of a loop, under a millisecond on hardware, seconds where kernel
  * code is interpreted.  All of it may take limit_ms of this thread's CPU time, which a
- * loaded host does not stretch, and some seconds of waiting, for a timer interrupt that
+ * loaded host does not stretch, and many times that in all, for a timer interrupt that
  * never comes; a timer signal ends KVM_RUN then.
  *
  * The verdict is remembered (verdict.h) for as long as kernel, boot and device are
@@ -40,7 +40,7 @@
 #include "base/util.h"
 
 #define PROBE_VERSION 1		/* of what the guest does */
-#define WAIT_S	   2		/* at most, load included */
+#define WAIT	   40		/* times the limit, at most: load included */
 
 #define RAM_SIZE   0x20000u
 #define CODE_GPA   0x10000u
@@ -273,13 +273,16 @@ static int start_timer(clockid_t clock, struct itimerspec limit, struct kvm_run 
 	return 0;
 }
 
+static struct itimerspec in_ms(unsigned ms)
+{
+	return (struct itimerspec){ .it_value = { ms / 1000, ms % 1000 * 1000000L } };
+}
+
 static int run_timed(struct probe *p, unsigned limit_ms)
 {
 	struct sigaction sa = { .sa_sigaction = out_of_time,
 				.sa_flags = SA_SIGINFO }, old;
-	const struct itimerspec work = {
-		.it_value = { limit_ms / 1000, limit_ms % 1000 * 1000000L },
-	}, wait = { .it_value.tv_sec = WAIT_S };
+	const struct itimerspec work = in_ms(limit_ms), wait = in_ms(WAIT * limit_ms);
 	timer_t cpu, wall;
 	int ret;
 
