@@ -402,6 +402,57 @@ static void tcp_both_ways(void **state)
 	finish(&c);
 }
 
+static uint16_t get16(const uint8_t *p)
+{
+	return p[0] << 8 | p[1];
+}
+
+/* What libslirp says last of its window; what it said is forgotten. */
+static uint16_t last_window(struct ctx *c, uint16_t win)
+{
+	settle(c);
+	for (unsigned i = 0; i < c->nr; i++) {
+		if (c->got[i].f.proto == IP_TCP)
+			win = get16(c->got[i].f.l4 + 14);
+		free(c->got[i].data);
+	}
+	c->nr = c->seen = 0;
+	return win;
+}
+
+/*
+ * A window that opens again is told, for a guest that has less left than a segment
+ * says nothing that would be answered.
+ */
+static void windows_open_again(void **state)
+{
+	static uint8_t data[65535];
+	uint64_t end = io_now_ns() + 10 * NSEC_PER_SEC;
+	struct ctx c;
+	struct tcp t;
+	uint16_t mss, win = 65535;
+	int fd;
+
+	start(&c);
+	host_socket(&c, SOCK_STREAM);
+	fd = connect_out(&c, &t, 5006);
+	mss = get16(c.got[c.seen - 1].f.l4 + 22);	/* first option of the SYN */
+	assert_in_range(mss, 1000, 65480);
+	while (win >= mss) {
+		send_tcp(&c, &t, TCP_ACK, data, mss);
+		win = last_window(&c, win - mss);
+	}
+	while (win < mss) {
+		if (io_now_ns() > end)
+			fail_msg("the window stays at %u, and a segment has %u", win, mss);
+		while (recv(fd, data, sizeof(data), MSG_DONTWAIT) > 0)
+			;
+		win = last_window(&c, win);
+	}
+	close(fd);
+	finish(&c);
+}
+
 /* Frames wait while the guest has no buffers, and come in order after. */
 static void no_buffers_no_loss(void **state)
 {
@@ -834,6 +885,7 @@ int main(void)
 		cmocka_unit_test(udp_out_and_back),
 		cmocka_unit_test(host_loopback_is_closed_by_default),
 		cmocka_unit_test(tcp_both_ways),
+		cmocka_unit_test(windows_open_again),
 		cmocka_unit_test(no_buffers_no_loss),
 		cmocka_unit_test(forwards),
 		cmocka_unit_test(udp_forward),

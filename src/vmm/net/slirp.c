@@ -37,6 +37,14 @@
 #include "vmm/net/policy.h"
 #include "vmm/state.h"
 
+/*
+ * TCP segments between guest and libslirp.  Its windows end at 65535 bytes, and it
+ * tells the guest of a window that opens again only where two segments fit.  A
+ * guest stops when less than one is left.  So with more than 65535 / 3 bytes a guest
+ * whose peer reads slowly would wait for its own probes, each later than the last.
+ */
+#define NAT_MSS	16384
+
 struct queued {
 	struct list node;
 	size_t len;
@@ -291,7 +299,7 @@ static int start_slirp(struct nat *n, struct err *err)
 		.in6_enabled = true,
 		.vprefix_len = 64,
 		.if_mtu = NETIF_MTU,
-		.if_mru = NETIF_MTU,
+		.if_mru = 40 + NAT_MSS,	/* what it takes is not bounded by it */
 	};
 
 	inet_pton(AF_INET6, NAT_NET6, &cfg.vprefix_addr6);
