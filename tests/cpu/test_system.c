@@ -197,6 +197,14 @@ static const struct answer changed_returns_answers[] = {
 	{ 0, 1 }, { 1, 2 }, { 2, 2 }, { 3, 3 }, { 4, 1 }, { 5, 4 }, { 6, 0x77 }, { 7, 0x88 },
 	{ 8, 1 }, { 9, 2 }, { 10, 45150 }, { 11, 45150 }, { 32, 0 },
 };
+static const struct expect changed_ways_log[] = {
+	PF(0x11, SMALL + 0x7000), V(6), V(6), V(6), V(6), V(6), V(6), V(6), V(6), V(6),
+};
+static const struct answer changed_ways_answers[] = {
+	{ 0, 1111 }, { 1, 2222 }, { 2, 1111 }, { 3, 5555 }, { 4, 1111 }, { 5, 1111 }, { 6, 2222 },
+	{ 7, 1111 }, { 8, 3333 }, { 9, 1111 }, { 10, 3333 }, { 11, 1111 }, { 12, 3333 },
+	{ 13, 2222 }, { 14, 1111 }, { 15, 3333 },
+};
 static const struct answer interrupt_storm_answers[] = { { 1, 0 }, { 2, 1 } };
 static const struct expect straddling_log[] = { PF(0x11, K + 0x81000) };
 static const struct answer straddling_answers[] = {
@@ -223,7 +231,7 @@ DECLARE(interrupts); DECLARE(timers); DECLARE(interrupted_work); DECLARE(fpu_mod
 DECLARE(general_protection); DECLARE(entry_code); DECLARE(returns);
 DECLARE(code_generator); DECLARE(faults_in_blocks); DECLARE(hot_permissions);
 DECLARE(changed_returns); DECLARE(interrupt_storm); DECLARE(many_code_pages);
-DECLARE(straddling); DECLARE(hot_calls);
+DECLARE(straddling); DECLARE(hot_calls); DECLARE(changed_ways);
 
 #define CODE(n) .name = #n, .code = prog_##n, .end = prog_##n##_end
 #define LOG(n) .log = n##_log, .nr_log = ARRAY_LEN(n##_log)
@@ -257,6 +265,7 @@ static const struct program programs[] = {
 	{ CODE(faults_in_blocks), ANSWER(faults_in_blocks), .nr_log = WHOLE_LOG },
 	{ CODE(hot_permissions), LOG(hot_permissions), ANSWER(hot_permissions) },
 	{ CODE(changed_returns), LOG(changed_returns), ANSWER(changed_returns) },
+	{ CODE(changed_ways), LOG(changed_ways), ANSWER(changed_ways) },
 	{ CODE(interrupt_storm), ANSWER(interrupt_storm), .nr_log = WHOLE_LOG },
 	{ CODE(many_code_pages), ANSWER(many_code_pages) },
 	{ CODE(straddling), LOG(straddling), ANSWER(straddling) },

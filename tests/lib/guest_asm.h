@@ -10,6 +10,7 @@
 #define CR0_WP 0x10000
 #define CR4_TSD 4
 #define CR4_DE 8
+#define CR4_PGE 0x80
 #define CR4_OSXMMEXCPT 0x400
 #define CR4_FSGSBASE 0x10000
 #define CR4_PCIDE 0x20000

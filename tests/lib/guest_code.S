@@ -453,6 +453,155 @@ deepest: ret
 	iretq
 8:	END	changed_returns
 
+/* --- ways out of a page, whose end is changed ----------------------------------------------------- */
+
+#define WAY	(SMALL + 0x6000)
+#define WAY_END	(WAY + 0x1000)		/* with 1 in it; the next frames have 2 and 3 */
+#define UWAY	(WAY + G_USER)
+#define UWAY_END (UWAY + 0x1000)
+
+	/*
+	 * Four kinds of branches lead from one page to the next, which returns a
+	 * number.  `ways` takes each of them forty times and puts the numbers together.
+	 */
+	PROG	changed_ways
+	HANDLER	14, 9f
+	movl	$WAY, %edi
+	call	make
+	movl	$UWAY, %edi
+	call	make
+	movl	$G_PML4, %esi
+	movl	$TABLES, %edi
+	movl	$0xa00, %ecx
+	rep movsq
+	movq	$TABLES + 0x1000 + 7, TABLES
+	movq	$TABLES + 0x2000 + 7, TABLES + 0x1000
+	movq	$TABLES + 0x3000 + 7, TABLES + 0x2000
+	movq	$TABLES + 0x4000 + 7, TABLES + 0x2008
+	movq	$(UWAY_END + 0x2000) | 7, TABLES - G_PT0 + 0x3000 + G_PTE(UWAY_END)
+
+	/* kernel code, in global pages */
+	.macro	WAYS result
+	movl	$WAY, %ebx
+	call	ways
+	movq	%r12, G_RESULT + 8 * \result
+	.endm
+
+	orq	$0x100, G_PTE(WAY)
+	orq	$0x100, G_PTE(WAY_END)
+	CR_SET	cr4, CR4_PGE
+	WAYS	0				/* 1111 */
+	movq	$(WAY_END + 0x1000) | 0x103, G_PTE(WAY_END)
+	invlpg	WAY_END
+	WAYS	1				/* 2222 */
+	movq	$WAY_END | 0x103, G_PTE(WAY_END)
+	invlpg	WAY_END
+	WAYS	2				/* 1111 */
+	movb	$5, WAY_END + 1
+	WAYS	3				/* 5555 */
+	movb	$1, WAY_END + 1
+	WAYS	4
+	btsq	$63, G_PTE(WAY_END)
+	invlpg	WAY_END
+	WAYS	5				/* 1111, after a fault */
+	movq	$(WAY_END + 0x1000) | 0x103, G_PTE(WAY_END)
+	CR_CLEAR cr4, CR4_PGE
+	CR_SET	cr4, CR4_PGE
+	WAYS	6				/* 2222 */
+
+	/* user code, in two address spaces */
+	.macro	UWAYS result
+	leaq	77f(%rip), %rax
+	movq	%rax, G_RECOVER
+	movl	$UWAY, %ebx
+	USER	78f
+78:	call	ways
+	ud2
+77:	movq	%r12, G_RESULT + 8 * \result
+	.endm
+	.macro	SPACE tables, pcid, keep
+	movl	$\tables + \pcid, %eax
+	.if	\keep
+	btsq	$63, %rax
+	.endif
+	movq	%rax, %cr3
+	.endm
+
+	UWAYS	7				/* 1111 */
+	SPACE	TABLES, 0, 0
+	UWAYS	8				/* 3333 */
+	SPACE	G_PML4, 0, 0
+	UWAYS	9				/* 1111 */
+	CR_SET	cr4, CR4_PCIDE
+	SPACE	TABLES, 1, 0
+	UWAYS	10				/* 3333 */
+	SPACE	G_PML4, 0, 1
+	UWAYS	11				/* 1111 */
+	SPACE	TABLES, 1, 1
+	UWAYS	12				/* 3333 */
+	movq	$(UWAY_END + 0x1000) | 7, TABLES - G_PT0 + 0x3000 + G_PTE(UWAY_END)
+	invlpg	UWAY_END
+	UWAYS	13				/* 2222 */
+	SPACE	G_PML4, 0, 1
+	UWAYS	14				/* 1111 */
+	movq	$(UWAY_END + 0x2000) | 7, G_PTE(UWAY_END)
+	invlpg	UWAY_END
+	UWAYS	15				/* 3333 */
+	jmp	8f
+
+	/* rdi: where the page of branches goes, and three ends behind it */
+make:	leaq	way(%rip), %rsi
+	movl	$way_end - way, %ecx
+	leaq	0x1000(%rdi), %rdx
+	rep movsb
+	movl	$1, %ecx
+1:	movb	$0xb8, (%rdx)			/* mov $n, %eax */
+	movl	%ecx, 1(%rdx)
+	movb	$0xc3, 5(%rdx)			/* ret */
+	addq	$0x1000, %rdx
+	incl	%ecx
+	cmpl	$4, %ecx
+	jb	1b
+	ret
+
+	/* rbx: where the four start; r12: what they say */
+ways:	leaq	0x1000(%rbx), %rax
+	movq	%rax, way_slot - way(%rbx)
+	movl	$40, %r13d
+1:	xorl	%r12d, %r12d
+	movl	$4, %r14d
+	movq	%rbx, %r15
+2:	call	*%r15
+	imull	$10, %r12d
+	addl	%eax, %r12d
+	addq	$16, %r15
+	decl	%r14d
+	jnz	2b
+	decl	%r13d
+	jnz	1b
+	ret
+
+	.balign	16
+way:	call	way + 0x1000
+	ret
+	.balign	16
+	call	*way_slot(%rip)
+	ret
+	.balign	16
+	jmp	*way_slot(%rip)
+	.balign	16
+	testq	%rsp, %rsp
+	jnz	way + 0x1000
+	ret
+	.balign	64
+way_slot: .quad 0
+way_end:
+
+9:	btrq	$63, G_PTE(WAY_END)
+	addq	$16, %rsp
+	iretq
+8:	END	changed_ways
+
 /* --- interrupts wherever they may come ------------------------------------------------------------ */
 
 #define STORM 1500

@@ -142,7 +142,8 @@ static void take_end(struct soft_engine *e, enum soft_stop why, struct seq_out *
 		memcpy(out->data + i * PAGE_SIZE, page(e, data_gpa[i]), PAGE_SIZE);
 }
 
-/* A sequence that does not end is kicked out of the engine. */
+/* A sequence that does not end is kicked out of the engine, by CPU time: on a busy
+ * host others take long too. */
 static struct soft_cpu *watched;
 static volatile unsigned kicks;
 
@@ -251,8 +252,8 @@ bool soft_engine_init(struct engine *engine, enum soft_engine_how how)
 	}
 	/* at full speed nothing looks at rip: a run ends by #UD at SEQ_EXIT */
 	mem_write(&e->mem, code_gpa[2], "\x0f\x0b", 2);
-	sigaction(SIGALRM, &alarm, NULL);
-	setitimer(ITIMER_REAL, &tick, NULL);
+	sigaction(SIGPROF, &alarm, NULL);
+	setitimer(ITIMER_PROF, &tick, NULL);
 	return set_user_mode(e);
 }
 
@@ -263,7 +264,7 @@ void soft_engine_done(struct engine *engine)
 
 	if (!e)
 		return;
-	setitimer(ITIMER_REAL, &off, NULL);
+	setitimer(ITIMER_PROF, &off, NULL);
 	soft_free(e->cpu);
 	mem_done(&e->mem);
 	free(e);

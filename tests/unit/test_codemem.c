@@ -57,7 +57,7 @@ static int setup(void **state)
 	struct codemem *c = calloc(1, sizeof(*c));
 
 	*state = c;
-	return c && !codemem_init(c, SIZE) && put(c, 0, 1) && put(c, CHUNK, 2) ? 0 : -1;
+	return c && !codemem_init(c, SIZE, 0) && put(c, 0, 1) && put(c, CHUNK, 2) ? 0 : -1;
 }
 
 static int teardown(void **state)

@@ -110,21 +110,30 @@ static void begin(struct codemem *c, size_t size)
 {
 	c->rw = NULL;
 	c->rx = NULL;
+	c->data = NULL;
 	c->size = size;
+	c->data_size = 0;
 	c->shared = 0;
 	c->tail = c->stuck = false;
 	c->fd = c->ro_fd = -1;
 }
 
-int codemem_init(struct codemem *c, size_t size)
+static bool map_data(struct codemem *c)
+{
+	c->data = (uint8_t *)(uintptr_t)c->rx + c->size;
+	return !c->data_size || map_at(c->data, c->data_size, PROT_READ | PROT_WRITE, -1, 0);
+}
+
+int codemem_init(struct codemem *c, size_t size, size_t data)
 {
 	int ret;
 
 	begin(c, size);
+	c->data_size = data;
 	c->rw = reserve(size);
-	c->rx = reserve(size);
+	c->rx = reserve(size + data);
 	ret = c->rw && c->rx ? open_file(c) : -ENOMEM;
-	if (!ret && (!map_rw(c, 0, size) || !map_rx(c, 0, size)))
+	if (!ret && (!map_rw(c, 0, size) || !map_rx(c, 0, size) || !map_data(c)))
 		ret = -ENOMEM;
 	return ret;
 }
@@ -134,7 +143,7 @@ void codemem_done(struct codemem *c)
 	if (c->rw)
 		munmap(c->rw, c->size);
 	if (c->rx)
-		munmap((void *)(uintptr_t)c->rx, c->size);
+		munmap((void *)(uintptr_t)c->rx, c->size + c->data_size);
 	if (c->size && c->fd >= 0)
 		close_file(c);
 	begin(c, 0);

@@ -17,7 +17,8 @@
 struct codemem {
 	uint8_t *rw;		/* owned; without access where not our own */
 	const uint8_t *rx;	/* owned */
-	size_t size;
+	uint8_t *data;		/* part of rx's mapping: ordinary memory near the code */
+	size_t size, data_size;
 	size_t shared;		/* below this some chunks are not our own */
 	bool tail;		/* and above it none is, until the first is wanted */
 	bool stuck;		/* a share failed half-way: no more of them */
@@ -26,8 +27,11 @@ struct codemem {
 	uint64_t own[CODEMEM_MAX / CODEMEM_CHUNK / 64];	/* a bit a chunk */
 };
 
-/* size: a multiple of the chunk.  -errno; done also takes what init left. */
-int codemem_init(struct codemem *c, size_t size);
+/*
+ * size: a multiple of the chunk; data: bytes of private memory behind rx, of pages.
+ * -errno; done also takes what init left.
+ */
+int codemem_init(struct codemem *c, size_t size, size_t data);
 void codemem_done(struct codemem *c);
 /*
  * Before a fork(2): the first `used` bytes become what parent and child share, which

@@ -59,7 +59,7 @@ int fp_stub_init(struct fp *fp)
 		return -ENOMEM;
 	if (sigaction(SIGFPE, &sa, NULL))
 		return -errno;
-	return codemem_init(&fp->area, FP_AREA_SIZE);
+	return codemem_init(&fp->area, FP_AREA_SIZE, 0);
 }
 
 void fp_stub_done(struct fp *fp)

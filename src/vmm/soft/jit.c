@@ -69,7 +69,7 @@ static void emit_enter(struct emit *e)
 	for (unsigned k = 0; k < sizeof(push); k++)
 		e8(e, push[k]);
 	e_mem(e, true, 0x89, H_RSP, H_RDI,
-	      offsetof(struct soft_cpu, scratch[JIT_HOST_RSP]));
+	      offsetof(struct soft_cpu, aside[JIT_HOST_RSP]));
 	e_mov(e, H_R10, H_RSI);
 	e_lea(e, true, H_RSP, H_RDI, -1, 0, JIT_BIAS);
 	emit_fill(e);
@@ -84,7 +84,7 @@ static void emit_exit_thunk(struct emit *e)
 
 	emit_spill(e);
 	e_rr(e, false, 0x89, H_RAX, H_S2);
-	e_ld(e, H_RSP, OFF(scratch[JIT_HOST_RSP]));
+	e_ld(e, H_RSP, OFF(aside[JIT_HOST_RSP]));
 	for (unsigned k = 0; k < sizeof(pop); k++)
 		e8(e, pop[k]);
 }
@@ -97,7 +97,7 @@ static void emit_slow_thunk(struct emit *e)
 	e_lea(e, true, H_RDI, H_RSP, -1, 0, -JIT_BIAS);
 	e_rr(e, false, 0x89, H_RSI, H_S2);
 	e_mov(e, H_RBX, H_RSP);
-	e_ld(e, H_RSP, OFF(scratch[JIT_HOST_RSP]));
+	e_ld(e, H_RSP, OFF(aside[JIT_HOST_RSP]));
 	e_imm(e, true, 5, H_RSP, 8);		/* calls want it 16-aligned */
 	e8(e, 0x48);				/* mov rax, jit_slow */
 	e8(e, 0xb8);
@@ -170,6 +170,8 @@ static void make_thunks(struct jit *j)
 	jit_syscall_thunk(j, &e);
 	j->sysret = thunk(j, &e);
 	jit_sysret_thunk(j, &e);
+	j->find = thunk(j, &e);
+	jit_site_thunk(j, &e);
 	thunk(j, &e);
 	j->thunks = j->used;
 	take_part(j, j->thunks);
@@ -231,7 +233,7 @@ static bool room(struct jit *j)
 		full = false;
 	}
 	return !full &&
-	       j->nr_meta + 1024 <= JIT_MAX_META &&
+	       j->nr_meta + 1024 <= JIT_MAX_META && j->nr_site + 256 <= JIT_MAX_SITES &&
 	       j->nr_jblock < JIT_MAX_BLOCKS && j->nr_fault + 1024 <= JIT_MAX_FAULTS;
 }
 
@@ -520,7 +522,7 @@ void jit_flush(struct soft_cpu *cpu)
 	codemem_renew(&j->code, j->thunks);
 	take_part(j, j->thunks);
 	j->nr_meta = j->thunk_metas;
-	j->nr_jblock = j->nr_fault = 0;
+	j->nr_jblock = j->nr_fault = j->nr_site = 0;
 	j->epoch++;
 	j->stat.flushes++;
 }
@@ -593,6 +595,7 @@ _Static_assert(JIT_CODE_SIZE <= CODEMEM_MAX, "a bit a chunk");
 /* Records of the translations: large, filled from the front. */
 #define META_SIZE	(JIT_MAX_META * sizeof(struct jit_meta))
 #define JBLOCK_SIZE	(JIT_MAX_BLOCKS * sizeof(struct jblock))
+#define SITES_SIZE	(JIT_MAX_SITES * sizeof(struct jit_site))
 #define FAULT_SIZE	(JIT_MAX_FAULTS * sizeof(struct jit_fault))
 #define FIRST_SIZE	(JIT_MAX_BLOCKS * sizeof(uint32_t))
 #define NEXT_SIZE	(JIT_MAX_META * sizeof(uint32_t))
@@ -621,7 +624,7 @@ int jit_init(struct soft_cpu *cpu)
 	j->fp_deny = cpu->fp_deny;
 	j->heat = JIT_HEAT;
 	j->altstack = malloc(ALTSTACK_SIZE);
-	ret = codemem_init(&j->code, JIT_CODE_SIZE);
+	ret = codemem_init(&j->code, JIT_CODE_SIZE, SITES_SIZE);
 	j->rw = j->code.rw;
 	j->rx = j->code.rx;
 	j->meta = reserve(META_SIZE);
@@ -637,6 +640,7 @@ int jit_init(struct soft_cpu *cpu)
 		return ret;
 	}
 	sigaction(SIGSEGV, &sa, NULL);
+	j->site = (struct jit_site *)(void *)j->code.data;
 	make_thunks(j);
 	jit_return_forget(cpu, true);
 	j->pair[1].fn = stop;
@@ -683,6 +687,7 @@ static void for_fork(struct jit *j, int advice)
 	madvise(j->fault, FAULT_SIZE, advice);
 	madvise(j->first_link, FIRST_SIZE, advice);
 	madvise(j->next_link, NEXT_SIZE, advice);
+	madvise(j->site, SITES_SIZE, advice);
 }
 
 int jit_fork(struct soft_cpu *cpu)

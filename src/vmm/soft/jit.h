@@ -7,6 +7,7 @@
  *	run loop block->insn[0].fn counts, translates, then enters host code
  *	jit_translate.c	 block -> host code, with jit_form.c (what an instruction
  *		 needs), jit_insn.c, jit_exit.c; jit_emit.h is their assembler
+ *	jit_site.c	 jumps out of a page, which remember where they led
  *	jit.c	 code area, entry and exit, slow paths, chaining, invalidation
  */
 #ifndef SOFT_JIT_H
@@ -19,12 +20,15 @@
 #include "vmm/soft/codemem.h"
 #include "vmm/soft/insn.h"
 
-/* Use of soft_cpu.scratch[]. */
+/* Use of soft_cpu.scratch[] and aside[]. */
 enum jit_scratch {
 	JIT_PAGE_VA,	/* virtual address of the page being executed */
-	JIT_HOST_RSP,	/* stack of jit_enter()'s caller */
 	JIT_TARGET,	/* of an indirect branch */
 	JIT_CODE,	/* host code of it, while something else is done */
+};
+enum jit_aside {
+	JIT_HOST_RSP,	/* stack of jit_enter()'s caller */
+	JIT_RAX,	/* the guest's, while a thunk needs a register */
 	JIT_SOURCE,	/* string instructions: host - guest address of their source;
 			 * system calls: their record */
 };
@@ -87,6 +91,15 @@ struct jit_fault {
 	uint32_t code, stub;	/* offsets in the code area */
 };
 
+/* A jump that leaves its page, or an indirect one: what it found last; jit_site.c. */
+struct jit_site {
+	uint64_t va;		/* target */
+	uint64_t epoch;		/* cpu->link or link_global then; 0: nothing found */
+	const uint8_t *host;	/* its code */
+	const uint8_t *resume;	/* rx: where a search goes on */
+	uint64_t id;		/* record for the way out when there is none */
+};
+
 #define JIT_MNEMONICS 2048	/* more than Zydis has */
 
 /* A stretch of the code area that fills from its front; offsets in the area. */
@@ -116,6 +129,9 @@ struct jit {
 	 * of each record.  0: of a record that is not linked. */
 #define LAST_LINK UINT32_MAX
 	uint32_t *first_link, *next_link;	/* owned */
+	struct jit_site *site;	/* borrowed from code; in reach of rip + disp32 */
+	uint32_t nr_site;
+	const uint8_t *find;	/* thunk: jit_site.c */
 	uint64_t epoch;		/* grows with every dropped translation */
 	uint8_t fp_deny;	/* cpu->fp_deny that translations rely on */
 	bool in_slow;		/* jit_slow() runs a handler */
@@ -136,6 +152,7 @@ struct jit {
 #define JIT_SETTLE	(512u << 10)	/* see codemem_settle() */
 #define JIT_MAX_META	(4u << 20)
 #define JIT_MAX_BLOCKS	(1u << 20)
+#define JIT_MAX_SITES	(512u << 10)
 #define JIT_MAX_FAULTS	(4u << 20)
 #define JIT_PART	(4u << 20)	/* the area is taken in parts, each with both lanes */
 #define JIT_PART_HOT	(1536u << 10)
@@ -174,6 +191,7 @@ bool jit_signal(void *context);
 /* jit_ret.c: empties the return cache, of global pages' code too or not. */
 void jit_return_forget(struct soft_cpu *cpu, bool global);
 struct emit;
+void jit_site_thunk(struct jit *j, struct emit *e);
 void jit_return_thunk(struct jit *j, struct emit *e);
 void jit_return_none_thunk(struct jit *j, struct emit *e);
 

@@ -76,6 +76,15 @@ static void store_address(struct emit *e, int field, int off, int reg)
 	e_st(e, field, reg);
 }
 
+/* One of the epochs of cpu_mode_changed(), of this level; destroys H_S1. */
+static void epoch(struct emit *e, int to, int from, int user)
+{
+	e_ld(e, H_S1, from);
+	if (user)
+		e_imm(e, true, 1, H_S1, user);
+	e_st(e, to, H_S1);
+}
+
 /* To the target whose jump cache entry is H_S2's. */
 static void go(struct emit *e, int target)
 {
@@ -89,7 +98,7 @@ static void emit_ways_out(struct jit *j, struct emit *e, struct ways_out *w)
 {
 	for (unsigned k = 0; k < w->n; k++)
 		e_patch(w->site[k], e->p);
-	e_ld32(e, H_S2, OFF(scratch[JIT_SOURCE]));
+	e_ld32(e, H_S2, OFF(aside[JIT_SOURCE]));
 	e_patch(e_jump(e, -1), j->slow + (j->rw - j->rx));
 }
 
@@ -168,10 +177,10 @@ void jit_syscall_thunk(struct jit *j, struct emit *e)
 	byte_op(e, 0xc6, 0, OFF(cpl), 0);
 	kernel_tlb(e);
 	store_address(e, OFF(ret_base), OFF(ret[0]), H_S1);
-	e_ld(e, H_S1, OFF(mmu.gen));
-	e_st(e, OFF(gen), H_S1);
-	e_ld(e, H_S1, OFF(mmu.gen_global));
-	e_st(e, OFF(gen_global), H_S1);
+	epoch(e, OFF(gen), OFF(mmu.gen), 0);
+	epoch(e, OFF(gen_global), OFF(mmu.gen_global), 0);
+	epoch(e, OFF(link), OFF(mmu.links), 0);
+	epoch(e, OFF(link_global), OFF(mmu.links_global), 0);
 	e_ld(e, H_RCX, OFF(lstar));
 	go(e, H_RCX);
 	e_ld(e, H_RCX, OFF(scratch[JIT_CODE]));
@@ -239,10 +248,10 @@ void jit_sysret_thunk(struct jit *j, struct emit *e)
 	byte_op(e, 0xc6, 0, OFF(cpl), 3);
 	store_address(e, OFF(tlb), OFF(mmu.tlb[TLB_USER]), H_S1);
 	store_address(e, OFF(ret_base), OFF(ret[1]), H_S1);
-	e_ld(e, H_S1, OFF(mmu.gen));
-	e_imm(e, true, 1, H_S1, 1);
-	e_st(e, OFF(gen), H_S1);
+	epoch(e, OFF(gen), OFF(mmu.gen), 1);
+	epoch(e, OFF(link), OFF(mmu.links), 1);
 	dword_op(e, true, 0xc7, 0, OFF(gen_global), 1);
+	dword_op(e, true, 0xc7, 0, OFF(link_global), 1);
 	go(e, H_RCX);
 	e_mem(e, false, 0xff, 4, H_S2, offsetof(struct jump, host));	/* jmp */
 	emit_ways_out(j, e, &w);
@@ -258,7 +267,7 @@ bool jit_system_call(struct tr *tr, unsigned k)
 
 	if (!call && (t->z.mnemonic != ZYDIS_MNEMONIC_SYSRET || t->i->size != 8))
 		return false;
-	dword_op(e, false, 0xc7, 0, OFF(scratch[JIT_SOURCE]),
+	dword_op(e, false, 0xc7, 0, OFF(aside[JIT_SOURCE]),
 		 jit_meta_insn(tr, META_TRANSFER, k));
 	if (call) {
 		e_ld(e, H_S2, OFF(scratch[JIT_PAGE_VA]));

@@ -101,22 +101,6 @@ void jit_indirect(struct tr *tr, unsigned k, int pop)
 }
 
 /*
- * A direct branch that cannot be linked, whose address is in H_S1.  A miss leaves: the
- * instruction has done its work, so the interpreter need not repeat it.
- */
-static void far_direct(struct tr *tr, int target)
-{
-	uint32_t id = jit_meta_new(tr->j, META_LINK);
-	unsigned first = tr->nr_tails;
-
-	tr->j->meta[id].off = target;
-	jit_indirect(tr, 0, 0);
-	while (tr->nr_tails > first)
-		e_patch(tr->tail[--tr->nr_tails].site, tr->e.p);
-	jit_emit_exit(tr, id);
-}
-
-/*
  * In our page, and so near its start that the instruction is there too.  What may go
  * on in the next page is only for the jump cache to know.
  */
@@ -161,24 +145,44 @@ static uint8_t *attention_check(struct tr *tr, bool live)
 	return e_jump(&tr->e, 5);
 }
 
+static void attention_or_out(struct tr *tr, uint32_t id)
+{
+	add_tail(tr, (struct tail){ .kind = TAIL_OUT, .id = id,
+				    .site = attention_check(tr, true) });
+}
+
+/*
+ * A direct branch to another page.  What leaves does so behind it: the instruction
+ * has done its work, so the interpreter need not repeat it.
+ */
+static void far_direct(struct tr *tr, int target, bool check)
+{
+	uint32_t id = jit_meta_new(tr->j, META_LINK), site = jit_site_new(tr, id);
+
+	tr->j->meta[id].off = target;
+	want_cc(tr, ALL_FLAGS);
+	if (check)
+		attention_or_out(tr, id);
+	e_ld(&tr->e, H_S1, OFF(scratch[JIT_PAGE_VA]));
+	e_lea(&tr->e, true, H_S1, H_S1, -1, 0, target);
+	jit_site_check(tr, site);
+	jit_site_go(tr, site, false);
+}
+
 /*
  * A direct branch from here; from: offset of the branching instruction.  Backward
  * ones and calls look at the attention word, so that no loop goes without.
  */
 static void direct(struct tr *tr, int from, int target, bool is_call)
 {
-	bool live = jit_target_live(tr, target);
-	struct emit *e = &tr->e;
+	bool live = jit_target_live(tr, target), look = target <= from || is_call;
 	uint8_t *check = NULL;
 
 	if (!in_page(target)) {
-		want_cc(tr, ALL_FLAGS);
-		e_ld(e, H_S1, OFF(scratch[JIT_PAGE_VA]));
-		e_lea(e, true, H_S1, H_S1, -1, 0, target);
-		far_direct(tr, target);
+		far_direct(tr, target, look);
 		return;
 	}
-	if (target <= from || is_call)
+	if (look)
 		check = attention_check(tr, live);
 	linked(tr, target, -1, live, check);
 }
@@ -225,22 +229,13 @@ static void ret(struct tr *tr, unsigned k)
 	jit_return(tr, k, 8 + (imm ? (int)(t->ops[0].imm.value.u & 0xffff) : 0));
 }
 
-static void call_rm(struct tr *tr, unsigned k)
-{
-	load_target(tr, k);
-	lookup(tr, k);
-	e_mem(&tr->e, true, 0x8b, H_S2, H_S2, offsetof(struct jump, host));
-	e_st(&tr->e, OFF(scratch[JIT_CODE]), H_S2);
-	push_return(tr, k);
-	enter_page(tr);
-	e_rsp(&tr->e, false, 0xff, 4, OFF(scratch[JIT_CODE]));	/* jmp */
-}
-
 uint32_t jit_meta_insn(struct tr *tr, enum jit_kind kind, unsigned k)
 {
 	uint32_t id = jit_meta_new(tr->j, kind);
+	enum form form = tr->t[k].form;
 
-	tr->j->meta[id].cause = tr->t[k].form == F_RET ? CAUSE_BRANCH : CAUSE_END;
+	tr->j->meta[id].cause = form == F_RET || form == F_JMP_RM || form == F_CALL_RM ?
+		CAUSE_BRANCH : CAUSE_END;
 	tr->j->meta[id].i = tr->t[k].i;
 	tr->j->meta[id].off = tr->t[k].off;
 	return id;
@@ -250,6 +245,39 @@ static void leave_to_interp(struct tr *tr, unsigned k)
 {
 	want_cc(tr, ALL_FLAGS);
 	jit_emit_exit(tr, jit_meta_insn(tr, META_INTERP, k));
+}
+
+/*
+ * Most indirect calls lead to one place, and so do jumps through one pointer.  When
+ * they leave, the interpreter does all of the instruction.
+ */
+static void call_rm(struct tr *tr, unsigned k)
+{
+	uint32_t id = jit_meta_insn(tr, META_INTERP, k), site = jit_site_new(tr, id);
+
+	attention_or_out(tr, id);
+	load_target(tr, k);
+	jit_site_check(tr, site);
+	push_return(tr, k);
+	jit_site_go(tr, site, true);
+}
+
+static void jmp_rm(struct tr *tr, unsigned k)
+{
+	const struct insn *i = tr->t[k].i;
+	uint32_t id, site;
+
+	if (!(i->flags & INSN_MEM) || i->index != SLOT_ZERO) {
+		load_target(tr, k);
+		jit_indirect(tr, k, 0);
+		return;
+	}
+	id = jit_meta_insn(tr, META_INTERP, k);
+	site = jit_site_new(tr, id);
+	attention_or_out(tr, id);
+	load_target(tr, k);
+	jit_site_check(tr, site);
+	jit_site_go(tr, site, false);
 }
 
 /* The slow thunk, whose C part does the instruction and finds out where to. */
@@ -311,10 +339,7 @@ void jit_branch(struct tr *tr, unsigned k)
 		direct(tr, t->off, branch_target(t), true);
 		break;
 	case F_RET: ret(tr, k); break;
-	case F_JMP_RM:
-		load_target(tr, k);
-		jit_indirect(tr, k, 0);
-		break;
+	case F_JMP_RM: jmp_rm(tr, k); break;
 	case F_CALL_RM: call_rm(tr, k); break;
 	case F_TRANSFER: transfer(tr, k); break;
 	case F_INTERP: leave_to_interp(tr, k); break;

@@ -55,7 +55,7 @@ static void source(struct tr *tr, unsigned k, int dist)
 		e_rsp(e, true, 0x03, H_S2, tr->t[k].i->seg == SLOT_FS ? OFF(fs_base) :
 									OFF(gs_base));
 	if (dist != H_S2)
-		e_st(e, OFF(scratch[JIT_SOURCE]), H_S2);
+		e_st(e, OFF(aside[JIT_SOURCE]), H_S2);
 }
 
 /* The count: none is done, more than a page is the interpreter's. */
@@ -107,7 +107,7 @@ void jit_string(struct tr *tr, unsigned k)
 	}
 	if (load) {
 		if (store)
-			e_ld(e, H_S1, OFF(scratch[JIT_SOURCE]));
+			e_ld(e, H_S1, OFF(aside[JIT_SOURCE]));
 		e_rr(e, true, 0x01, H_RSI, from);
 	}
 	run(tr, t);

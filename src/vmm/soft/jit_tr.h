@@ -24,7 +24,7 @@ struct window {
 
 /* Code that lies behind the block's own, or elsewhere: in the cold lane. */
 struct tail {
-	enum { TAIL_SLOW, TAIL_WINDOW, TAIL_LINK, TAIL_RETURN,
+	enum { TAIL_SLOW, TAIL_WINDOW, TAIL_LINK, TAIL_RETURN, TAIL_SITE, TAIL_OUT,
 	       TAIL_EXIT,	/* hot */
 	} kind;
 	uint8_t *site;		/* rel32 that leads here */
@@ -34,7 +34,8 @@ struct tail {
 	bool live;		/* SLOW without a site: are they wanted; WINDOW: writes */
 	int lo;			/* WINDOW: its start, from the base now */
 	int target;		/* LINK: offset from the page; site is what may be linked */
-	uint8_t *check;		/* LINK: another rel32 that leads here, or NULL */
+	uint8_t *check;		/* LINK, SITE: another rel32 that leads here, or NULL */
+	uint32_t id;		/* SITE: its number; OUT: record to leave with */
 	const struct window *window;
 	uint32_t fault;		/* its record, or NO_FAULT */
 };
@@ -175,6 +176,13 @@ uint32_t jit_meta_insn(struct tr *tr, enum jit_kind kind, unsigned k);
 
 /* jit_call.c: SYSCALL, SYSRET with flags in cpu->cc; false: another instruction */
 bool jit_system_call(struct tr *tr, unsigned k);
+/* jit_site.c: id: the record to leave with when the search finds no host code. */
+uint32_t jit_site_new(struct tr *tr, uint32_t id);
+/* H_S1: the target, still there afterwards, when the site surely leads there. */
+void jit_site_check(struct tr *tr, uint32_t site);
+/* To H_S1, which the check has passed; or after H_S1 was lost since. */
+void jit_site_go(struct tr *tr, uint32_t site, bool lost);
+void jit_site_tail(struct tr *tr, const struct tail *tl);
 
 /* jit_ret.c: the return cache */
 void jit_return_push(struct tr *tr, unsigned k);

@@ -81,6 +81,8 @@ static void emit_tails(struct tr *tr, bool hot)
 		case TAIL_SLOW: emit_slow(tr, &tl); break;
 		case TAIL_WINDOW: jit_window_tail(tr, &tl); break;
 		case TAIL_LINK: jit_link_tail(tr, &tl); break;
+		case TAIL_SITE: jit_site_tail(tr, &tl); break;
+		case TAIL_OUT: jit_emit_exit(tr, tl.id); break;
 		case TAIL_RETURN: jit_return_tail(tr, &tl); break;
 		case TAIL_EXIT: jit_exit_tail(tr, &tl); break;
 		}

@@ -252,6 +252,25 @@ static unsigned exec_hash(uint64_t va)
 }
 _Static_assert(EXEC_BITS == 1 << 16, "bits of the hash");
 
+/* Jumps of the current address space, and global ones, remember nothing. */
+static void forget_links(struct soft_cpu *cpu)
+{
+	struct mmu *m = &cpu->mmu;
+
+	m->links = m->links_global = new_gen(m);
+	for (unsigned i = 0; i < MMU_SPACES; i++)
+		if (m->space[i].gen == m->gen)
+			m->space[i].links = m->links;
+	cpu_mode_changed(cpu);
+}
+
+static void forget_all_links(struct soft_cpu *cpu)
+{
+	for (unsigned i = 0; i < MMU_SPACES; i++)
+		cpu->mmu.space[i].links = new_gen(&cpu->mmu);
+	forget_links(cpu);
+}
+
 static void exec_forget(struct mmu *m)
 {
 	for (unsigned i = 0; m->nr_exec && i < ARRAY_LEN(m->exec); i++)
@@ -277,6 +296,7 @@ void mmu_exec_mark(struct soft_cpu *cpu, uint64_t va, bool straddles)
 
 	if (m->nr_exec > EXEC_BITS / 16) {
 		block_forget_all(cpu);
+		forget_all_links(cpu);
 		exec_forget(m);
 	}
 	exec_mark(m, va);
@@ -353,7 +373,7 @@ static struct mmu_space *space_take(struct mmu *m, uint16_t pcid)
 		if (m->space[i].used < s->used)
 			s = &m->space[i];
 	s->pcid = pcid;
-	s->gen = new_gen(m);
+	s->gen = s->links = new_gen(m);
 	return s;
 }
 
@@ -372,9 +392,10 @@ static void space_switch(struct soft_cpu *cpu, bool keep)
 	if (!s)
 		s = space_take(m, pcid);
 	else if (!keep)
-		s->gen = new_gen(m);
+		s->gen = s->links = new_gen(m);
 	s->used = ++m->tick;
 	m->gen = s->gen;
+	m->links = s->links;
 	tlb_flush(m, false);
 	jit_return_forget(cpu, false);
 	cpu_mode_changed(cpu);
@@ -402,7 +423,7 @@ void mmu_flush_all(struct soft_cpu *cpu)
 
 	for (unsigned i = 0; i < MMU_SPACES; i++)
 		m->space[i].gen = 0;
-	m->gen_global = new_gen(m);
+	m->gen_global = m->links_global = new_gen(m);
 	for (unsigned i = 0; i < ARRAY_LEN(m->large); i++)
 		m->large[i] = 0;
 	exec_forget(m);
@@ -434,8 +455,10 @@ void mmu_invlpg(struct soft_cpu *cpu, uint64_t va)
 	}
 	if (e->va == (va & PAGE_MASK))
 		e->gen = 0;
-	if (m->exec[h >> 6] >> (h & 63) & 1)
+	if (m->exec[h >> 6] >> (h & 63) & 1) {
 		block_forget_page(cpu, va);
+		forget_links(cpu);
+	}
 }
 
 void mmu_invpcid(struct soft_cpu *cpu, unsigned type, uint16_t pcid, uint64_t va)

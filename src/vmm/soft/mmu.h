@@ -65,6 +65,7 @@ struct tlb2_entry {
 struct mmu_space {
 	uint16_t pcid;
 	uint64_t gen;		/* 0: unused; multiple of 4 */
+	uint64_t links;		/* the like for jumps: see struct mmu */
 	uint64_t used;		/* for eviction */
 };
 
@@ -77,6 +78,9 @@ struct mmu {
 	struct mmu_space space[MMU_SPACES];
 	uint64_t gen;		/* of the current address space */
 	uint64_t gen_global;	/* of global pages */
+	/* The same for what jumps remember of their targets (jit_site.c): changes with
+	 * the above, and when a page that was executed is invalidated. */
+	uint64_t links, links_global;
 	uint64_t next_gen, tick;
 	uint64_t narrowed;	/* times that entries of tlb[] were taken back */
 	uint64_t rsvd;		/* page table bits above the physical width */

@@ -60,6 +60,8 @@ void cpu_mode_changed(struct soft_cpu *cpu)
 	cpu->tlb = m->tlb[mmu_mode(cpu)];
 	cpu->gen = m->gen | (cpu->cpl == 3) | (compat ? 2 : 0);
 	cpu->gen_global = cpu->cpl == 0 ? m->gen_global : 1;	/* 1: none */
+	cpu->link = m->links | (cpu->cpl == 3) | (compat ? 2 : 0);
+	cpu->link_global = cpu->cpl == 0 ? m->links_global : 1;
 	cpu->ret_base = cpu->ret[cpu->cpl == 3];
 }
 

@@ -106,13 +106,15 @@ struct soft_cpu {
 	bool stepping;		/* one instruction at a time: TF, DR7, soft_run */
 	uint64_t gen, gen_global;	/* epochs of the jump cache; 0: none */
 	struct jump *jumps;	/* jump cache (insn.h); owned by blocks */
-	uint64_t scratch[5];	/* the translator's */
+	uint64_t scratch[3];	/* the translator's */
+	uint64_t link, link_global;	/* epochs of what jumps remember; jit_site.c */
 	struct jit_return *ret_base;	/* ret[] of this mode */
 	uint64_t window[16];	/* the translator's: host - guest address, within a block */
 	uint64_t icount;	/* instructions, counted a block at a time */
 	struct gclock_cpu time;
 	bool ret_local;		/* kernel code was in a page that is not global */
-	struct jit_return ret[2][JIT_RETURNS];	/* of kernel code, of user code */
+	struct jit_return ret[2][JIT_RETURNS] __attribute__((aligned(64)));	/* kernel's, user's */
+	uint64_t aside[3];	/* the translator's, seldom used */
 
 	uint64_t cr0, cr2, cr3, cr4, cr8, efer, xcr0, dr[4], dr6, dr7;
 	struct x86_segment seg[X86_NR_SEGS];	/* fs and gs base: see above */
