@@ -135,7 +135,7 @@ static int segment_of(const struct tinsn *t)
 	return ZydisRegisterGetId(t->ops[1].reg.value);
 }
 
-/* MOV r32/r64, sreg */
+/* MOV r, sreg of 16, 32 or 64 bits; MOV m16, sreg */
 static void read_selector(struct tr *tr, unsigned k)
 {
 	static const int off[] = {	/* Zydis's order is the manual's, and ours */
@@ -143,16 +143,28 @@ static void read_selector(struct tr *tr, unsigned k)
 		OFF(seg[X86_DS].sel), OFF(seg[X86_FS].sel), OFF(seg[X86_GS].sel),
 	};
 	struct tinsn *t = &tr->t[k];
-	int r = t->i->rd / 8, dst = host_of[r] < 0 ? H_S1 : host_of[r];
+	struct emit *e = &tr->e;
+	int r = t->i->rd / 8, dst = host_of[r];
 
-	e_movzx16(&tr->e, dst, off[segment_of(t)]);
-	if (host_of[r] < 0)
-		e_st(&tr->e, OFF_GPR(r), dst);
+	if (t->i->flags & INSN_MEM) {
+		jit_ea(tr, t, H_S1, true);
+		jit_segment(tr, t);
+		jit_access(tr, k, true, 2, false);
+	}
+	e_movzx16(e, H_S2, off[segment_of(t)]);
+	if (t->i->flags & INSN_MEM || t->i->size == 2)
+		e8(e, 0x66);
+	if (t->i->flags & INSN_MEM)
+		e_mem(e, false, 0x89, H_S2, H_S1, 0);
+	else if (dst >= 0)
+		e_rr(e, false, 0x89, dst, H_S2);
+	else
+		e_rsp(e, t->i->size >= 4, 0x89, H_S2, OFF_GPR(r));
 }
 
 static bool reads_selector(const struct tinsn *t)
 {
-	return t->z.opcode == 0x8c && t->i->size >= 4 && !(t->i->flags & INSN_MEM) &&
+	return t->z.opcode == 0x8c &&
 	       ZydisRegisterGetClass(t->ops[1].reg.value) == ZYDIS_REGCLASS_SEGMENT &&
 	       segment_of(t) < 6;
 }
