@@ -214,6 +214,18 @@ static const struct answer straddling_answers[] = {
 static const struct answer hot_calls_answers[] = {
 	{ 0, 0 }, { 1, 50 }, { 2, 100 }, { 3, 100 }, { 4, 50 }, { 5, 50 },
 };
+static const struct expect selectors_log[] = { PF(3, K) };
+static const struct answer selectors_answers[] = {
+	{ 0, ~0xffffull | G_SS }, { 1, ~0xffffull | G_SS }, { 2, ~0xffffull | G_CS },
+	{ 3, G_CS }, { 4, G_SS }, { 5, ~0xffffull | G_CS }, { 6, ~0xffffull | G_CS },
+};
+static const struct expect xsave_areas_log[] = {
+	GP(0), GP(0), GP(0), GP(0), GP(0), GP(0), GP(0), GP(0), GP(0), PF(3, K + 0x40000),
+};
+static const struct answer xsave_areas_answers[] = {
+	{ 0, 0 }, { 1, 50 }, { 2, 0x5f80 }, { 3, 0x5f80 },
+	{ 5, 0x205 }, { 6, 0x207 }, { 7, 0x207 }, { 8, 0x207 },
+};
 static const struct answer many_code_pages_answers[] = { { 0, 3 * 5120 }, { 1, 5120 } };
 
 static const struct expect general_protection_log[] = {
@@ -232,6 +244,7 @@ DECLARE(general_protection); DECLARE(entry_code); DECLARE(returns);
 DECLARE(code_generator); DECLARE(faults_in_blocks); DECLARE(hot_permissions);
 DECLARE(changed_returns); DECLARE(interrupt_storm); DECLARE(many_code_pages);
 DECLARE(straddling); DECLARE(hot_calls); DECLARE(changed_ways);
+DECLARE(xsave_areas); DECLARE(selectors);
 
 #define CODE(n) .name = #n, .code = prog_##n, .end = prog_##n##_end
 #define LOG(n) .log = n##_log, .nr_log = ARRAY_LEN(n##_log)
@@ -270,6 +283,8 @@ static const struct program programs[] = {
 	{ CODE(many_code_pages), ANSWER(many_code_pages) },
 	{ CODE(straddling), LOG(straddling), ANSWER(straddling) },
 	{ CODE(hot_calls), ANSWER(hot_calls), .nr_log = WHOLE_LOG },
+	{ CODE(selectors), LOG(selectors), ANSWER(selectors) },
+	{ CODE(xsave_areas), LOG(xsave_areas), ANSWER(xsave_areas) },
 };
 
 static void print_log(const struct guest *g)

@@ -303,4 +303,170 @@
 8:
 	END	hot_calls
 
+	/* selectors to memory and to registers of all sizes, hot */
+	PROG	selectors
+	movl	$30, %ebp
+1:	movq	$-1, G_RESULT
+	movw	%ss, G_RESULT			/* 0: 16 bits */
+	movq	$-1, %rax
+	movw	%ss, %ax
+	movq	%rax, G_RESULT + 8		/* 1: 16 bits */
+	movq	$-1, %r9
+	movw	%cs, %r9w
+	movq	%r9, G_RESULT + 16		/* 2: 16 bits */
+	movq	$-1, %r10
+	movl	%cs, %r10d
+	movq	%r10, G_RESULT + 24		/* 3 */
+	movq	$-1, %rbx
+	movq	%ss, %rbx
+	movq	%rbx, G_RESULT + 32		/* 4 */
+	movq	$-1, G_RESULT + 40
+	movl	$G_RESULT, %ecx
+	movw	%cs, 40(%rcx)			/* 5: 16 bits */
+	movq	$-1, G_KPAGE
+	movw	%cs, G_KPAGE
+	decl	%ebp
+	jnz	1b
+	andq	$~2, G_PTE(G_KPAGE)
+	invlpg	G_KPAGE
+	FAULT	movw %ss, G_KPAGE
+	movq	G_KPAGE, %rax
+	movq	%rax, G_RESULT + 48		/* 6: as it was */
+	END	selectors
+
+/* --- XSAVE within a page and across two -------------------------------------------------- */
+
+#define AREA	(G_KPAGE + 0x40000)	/* in one page */
+#define SPLIT	(G_KPAGE + 0x50e80)	/* in two: the header is in the first */
+#define CLEAN	(G_KPAGE + 0x60000)
+#define SIZE	832
+#define MXCSR_AT 24
+
+	/* Both areas filled; the header tells of all, and of a component that none is. */
+	.macro	FILL area
+	movl	$\area, %edi
+	movl	$SIZE, %ecx
+	movb	$0xa5, %al
+	rep stosb
+	movl	$\area + 520, %edi
+	movl	$56, %ecx
+	xorl	%eax, %eax
+	rep stosb
+	movq	$0x207, \area + 512
+	.endm
+
+	/* The same instruction on both; what differs goes to r14. */
+	.macro	SAME insn, mask
+	FILL	AREA
+	FILL	SPLIT
+	movl	$\mask, %eax
+	xorl	%edx, %edx
+	\insn	AREA
+	\insn	SPLIT
+	movl	$AREA, %esi
+	movl	$SPLIT, %edi
+	movl	$SIZE, %ecx
+	repe cmpsb
+	setne	%al
+	orb	%al, %r14b
+	incl	%r15d
+	.endm
+
+	.macro	FAULT7 insn:vararg		/* with a mask of all */
+	leaq	77f(%rip), %rax
+	movq	%rax, G_RECOVER
+	movl	$7, %eax
+	\insn
+77:
+	.endm
+
+	PROG	xsave_areas
+	cld
+	CR_SET	cr4, CR4_OSXSAVE
+	xorl	%ecx, %ecx
+	xorl	%edx, %edx
+	movl	$7, %eax
+	xsetbv
+	xorl	%r14d, %r14d
+	xorl	%r15d, %r15d
+	movl	$CLEAN, %edi
+	movl	$SIZE, %ecx
+	xorl	%eax, %eax
+	rep stosb
+	movl	$CLEAN, %edi
+	movw	$0x37f, (%rdi)
+	movl	$0x1f80, 24(%rdi)
+	xorl	%ebx, %ebx
+1:	movl	$7, %eax			/* all as after a reset */
+	xorl	%edx, %edx
+	xrstor	CLEAN
+	cmpl	$1, %ebx
+	jb	2f
+	fld1
+	je	2f
+	pcmpeqd	%xmm3, %xmm3
+	cmpl	$3, %ebx
+	jb	2f
+	vinsertf128 $1, %xmm3, %ymm3, %ymm5
+	je	2f
+	pushq	$0x5f80
+	ldmxcsr	(%rsp)
+	popq	%rax
+2:	SAME	xsave, 7
+	SAME	xsave, 3
+	SAME	xsave, 1
+	SAME	xsave, 2
+	SAME	xsave, 4
+	SAME	xsaveopt, 0
+	SAME	xsaveopt, 2
+	SAME	xsaveopt, 6
+	SAME	xsaveopt, 3
+	movq	AREA + 512, %rax
+	movq	%rax, G_RESULT + 32(, %rbx, 8)	/* 4 to 8: bits of what was in use */
+	SAME	xsaveopt, 7
+	/* both bring back the same */
+	andq	$7, AREA + 512
+	andq	$7, SPLIT + 512
+	movl	$7, %eax
+	xrstor	AREA
+	xsave	AREA
+	xrstor	SPLIT
+	xsave	SPLIT
+	movl	$AREA, %esi
+	movl	$SPLIT, %edi
+	movl	$SIZE, %ecx
+	repe cmpsb
+	setne	%al
+	orb	%al, %r14b
+	incl	%ebx
+	cmpl	$5, %ebx
+	jb	1b
+	movq	%r14, G_RESULT			/* 0: all the same */
+	movq	%r15, G_RESULT + 8		/* 1: 50 */
+	movl	MXCSR_AT + AREA, %eax
+	movq	%rax, G_RESULT + 16		/* 2 */
+	/* what an image may not be, in both; state stays */
+	.macro	BAD off, byte
+	movb	$\byte, AREA + \off
+	FAULT7	xrstor AREA
+	movb	$0, AREA + \off
+	movb	$\byte, SPLIT + \off
+	FAULT7	xrstor SPLIT
+	movb	$0, SPLIT + \off
+	.endm
+	BAD	513, 2
+	BAD	520, 1
+	BAD	528, 1
+	BAD	MXCSR_AT + 2, 1
+	FAULT7	xsave AREA + 8
+	andq	$~2, G_PTE(AREA)
+	invlpg	AREA
+	FAULT7	xsaveopt AREA
+	movl	$7, %eax
+	xrstor	AREA
+	xsave	SPLIT
+	movl	SPLIT + MXCSR_AT, %eax
+	movq	%rax, G_RESULT + 24		/* 3 */
+	END	xsave_areas
+
 	.section .note.GNU-stack, "", @progbits

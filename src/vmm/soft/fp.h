@@ -53,6 +53,7 @@ struct fp {
 	bool full;		/* to be flushed when nothing runs in it */
 
 	uint32_t mxcsr_mask;	/* of the bits the guest may set */
+	bool xinuse;		/* the host's XGETBV tells which components are in use */
 	uint8_t *host;		/* owned; image of initial state, our own MXCSR */
 	uint8_t *image;		/* owned; scratch for images of the guest */
 	void *access[2][16];	/* stubs of fp_mask.c */

@@ -8,7 +8,13 @@
  * parts that the architecture says are written go to the guest.  Loading: the
  * image is copied first and everything that would make the host's
  * instruction fault is checked on the copy, since there it would be our fault, not
- * the guest's (Intel SDM vol. 1, chapter 13; vol. 2, FXRSTOR).
+ * the guest's (Intel SDM vol. 1, chapter 13; vol. 2, FXRSTOR), and devices may write
+ * what was checked.
+ *
+ * XSAVE and XSAVEOPT, which cannot fault for what is in memory, fill the guest's area
+ * itself where it is in one page.  Not by the host's XSAVEOPT: that leaves out what
+ * was not modified since an XRSTOR from the same host address, but the guest's
+ * addresses are what counts.
  *
  * The compacted format of XSAVEC differs from the standard one, for x87, SSE and
  * AVX, in the header and in when MXCSR moves, not in offsets.
@@ -230,12 +236,48 @@ static uint8_t *take_image(struct soft_cpu *cpu, uint64_t va, uint32_t want)
 	return img;
 }
 
+/* XINUSE */
+static uint32_t in_use_now(void)
+{
+	uint32_t a, d;
+
+	asm volatile("xgetbv" : "=a"(a), "=d"(d) : "c"(1));
+	return a;
+}
+
+static bool xsave_in_place(struct soft_cpu *cpu, uint64_t va, uint32_t want,
+			   bool skip_initial)
+{
+	const struct fp *fp = fp_of(cpu);
+	uint8_t *img;
+	uint64_t bv;
+	uint32_t now;
+
+	if (!fp->xinuse || (want & (X87 | SSE)) != (X87 | SSE))
+		return false;
+	img = guest_write_ptr(cpu, va, want & AVX ? FP_IMAGE_SIZE : OFF_AVX);
+	if (!img)
+		return false;
+	bv = get64(img + OFF_BV);
+	now = skip_initial ? want & in_use_now() : want;
+	fp_xsave(cpu, img, now);
+	put64(img + OFF_BV, (bv & ~(uint64_t)want) | (get64(img + OFF_BV) & now));
+	if (now & X87)
+		clear_pointers(cpu, img);
+	asm volatile("stmxcsr %0" : "=m"(*(uint32_t *)(void *)(img + OFF_MXCSR)));
+	put32(img + OFF_MXCSR + 4, fp->mxcsr_mask);
+	return true;
+}
+
 static void xsave(struct soft_cpu *cpu, const struct insn *i, bool skip_initial)
 {
 	uint64_t va = image_ea(cpu, i, FP_XSAVE, 64), bv;
 	uint32_t want = requested(cpu), in_use;
-	uint8_t *img = take_image(cpu, va, want);
+	uint8_t *img;
 
+	if (xsave_in_place(cpu, va, want, skip_initial))
+		return;
+	img = take_image(cpu, va, want);
 	in_use = get64(img + OFF_BV);
 	write_parts(cpu, va, img, skip_initial ? want & in_use : want,
 		    want & (SSE | AVX));
@@ -300,13 +342,23 @@ static void expand(struct soft_cpu *cpu, uint8_t *img, uint32_t want)
 	put64(img + OFF_COMP, 0);
 }
 
+static void read_image(struct soft_cpu *cpu, uint64_t va, uint8_t *img, unsigned len)
+{
+	const void *p = guest_read_ptr(cpu, va, len);
+
+	if (p)
+		fp_copy(img, p, len);
+	else
+		guest_read(cpu, va, img, len);
+}
+
 static void xrstor(struct soft_cpu *cpu, const struct insn *i, bool supervisor)
 {
 	uint8_t *img = fp_of(cpu)->image;
 	uint64_t va = image_ea(cpu, i, FP_XSAVE, 64);
 	uint32_t want = requested(cpu);
 
-	guest_read(cpu, va, img, OFF_AVX);
+	read_image(cpu, va, img, OFF_AVX);
 	if (get64(img + OFF_COMP) & COMPACT) {
 		if (!(cpu->model->word[CPUID_D_1_EAX] & 2))
 			cpu_gp(cpu);
@@ -320,7 +372,7 @@ static void xrstor(struct soft_cpu *cpu, const struct insn *i, bool supervisor)
 	if (want & (SSE | AVX))
 		check_mxcsr(cpu, img);
 	if (want & get64(img + OFF_BV) & AVX)
-		guest_read(cpu, va + OFF_AVX, img + OFF_AVX, FP_IMAGE_SIZE - OFF_AVX);
+		read_image(cpu, va + OFF_AVX, img + OFF_AVX, FP_IMAGE_SIZE - OFF_AVX);
 	clear_pointers(cpu, img);
 	put64(img + OFF_BV, get64(img + OFF_BV) & want);
 	fp_xrstor(cpu, img, want);

@@ -110,6 +110,16 @@ static uint64_t host_components(void)
 	return a & 7;
 }
 
+static bool host_tells_in_use(void)
+{
+	uint32_t a = 0xd, b, c = 1, d;
+
+	if (!host_components())
+		return false;
+	asm volatile("cpuid" : "+a"(a), "=b"(b), "+c"(c), "=d"(d));
+	return a >> 2 & 1;
+}
+
 static void reset(struct soft_cpu *cpu)
 {
 	cpu->host_xcr0 = host_components();
@@ -126,6 +136,7 @@ int fp_init(struct soft_cpu *cpu)
 	if (!fp)
 		return -ENOMEM;
 	fp->mxcsr_mask = MXCSR_MASK;
+	fp->xinuse = host_tells_in_use();
 	fp->host = aligned_alloc(64, ALIGN_UP(FP_IMAGE_SIZE, 64u));
 	fp->image = aligned_alloc(64, ALIGN_UP(FP_IMAGE_SIZE, 64u));
 	ret = fp->host && fp->image ? fp_stub_init(fp) : -ENOMEM;
