@@ -621,6 +621,80 @@ static void policy_answers_at_once(void **state)
 	finish(&c);
 }
 
+/* With a maximum segment size, as in every SYN. */
+static void send_syn(struct ctx *c, struct tcp *t, uint8_t flags)
+{
+	uint8_t frame[ETH_HDR + 44];
+	uint8_t *p = frame + 34;
+
+	ip_head(c, frame, sizeof(frame), IP_TCP, t->dst);
+	memset(p, 0, 24);
+	put16(p, t->sport);
+	put16(p + 2, t->dport);
+	put16(p + 4, t->seq >> 16);
+	put16(p + 6, t->seq);
+	put16(p + 8, t->ack >> 16);
+	put16(p + 10, t->ack);
+	p[12] = 6 << 4;
+	p[13] = flags;
+	put16(p + 14, 65535);
+	memcpy(p + 20, "\2\4\5\xb4", 4);
+	seal(frame, sizeof(frame), 16);
+	input(c, frame, sizeof(frame));
+}
+
+/*
+ * A guest that lost our ACK says its SYN again, and what was sent meanwhile has to
+ * come again, too: libslirp would forget it over the option.
+ */
+static void repeated_syn_forgets_no_data(void **state)
+{
+	struct spec_port p = { .guest_port = 80 };
+	struct frame *f;
+	uint16_t port;
+	struct ctx c;
+	struct tcp t;
+	int fd;
+
+	start(&c);
+	/* in */
+	assert_int_equal(c.net->ops->forward_add(c.net, &p, &port, NULL), 0);
+	fd = dial(port);
+	f = await(&c, IP_TCP, TCP_SYN);
+	t = (struct tcp){ .sport = 80, .dport = f->sport, .seq = 77, .ack = f->seq + 1 };
+	memcpy(t.dst, f->src.b + 12, 4);
+	send_syn(&c, &t, TCP_SYN | TCP_ACK);
+	assert_int_equal(send(fd, "alive", 5, 0), 5);
+	do
+		f = await(&c, IP_TCP, TCP_ACK);
+	while (f->l4_len != 25);
+	send_syn(&c, &t, TCP_SYN | TCP_ACK);
+	do
+		f = await(&c, IP_TCP, TCP_ACK);
+	while (f->l4_len != 25);
+	assert_memory_equal(f->l4 + 20, "alive", 5);
+	close(fd);
+	/* out */
+	host_socket(&c, SOCK_STREAM);
+	t = (struct tcp){ .sport = 5007, .dport = c.port, .seq = 1000 };
+	memcpy(t.dst, gateway, 4);
+	send_syn(&c, &t, TCP_SYN);
+	fd = await_accept(&c);
+	f = await(&c, IP_TCP, TCP_SYN | TCP_ACK);
+	assert_int_equal(send(fd, "hello", 5, 0), 5);
+	settle(&c);
+	send_syn(&c, &t, TCP_SYN);
+	t.seq++;
+	t.ack = f->seq + 1;
+	send_tcp(&c, &t, TCP_ACK, NULL, 0);
+	do
+		f = await(&c, IP_TCP, TCP_ACK);
+	while (f->l4_len < 25);
+	assert_memory_equal(f->l4 + f->l4_len - 5, "hello", 5);
+	close(fd);
+	finish(&c);
+}
+
 /* The VM was saved and is loaded into a new process: another NAT, no sockets. */
 static void restore(struct ctx *c)
 {
@@ -891,6 +965,7 @@ int main(void)
 		cmocka_unit_test(udp_forward),
 		cmocka_unit_test(early_connection_is_held),
 		cmocka_unit_test(policy_answers_at_once),
+		cmocka_unit_test(repeated_syn_forgets_no_data),
 		cmocka_unit_test(restored_connections_are_reset),
 		cmocka_unit_test(forwards_after_a_restore),
 		cmocka_unit_test(frames_follow_the_guests_new_address),

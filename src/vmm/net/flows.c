@@ -50,27 +50,54 @@ static struct flow *find(struct flow *way, const struct frame *f)
 	return NULL;
 }
 
-void flows_note(struct flows *t, const struct frame *f)
+static struct flow *find_or_make(struct flows *t, const struct frame *f)
 {
 	unsigned set = set_of(f);
 	struct flow *w = find(t->way[set], f);
 
-	if (f->flags & TCP_RST || !(f->flags & TCP_ACK)) {
-		if (w && f->flags & TCP_RST)
-			w->rport = 0;
-		return;
-	}
-	if (!f->dport)
-		return;
+	if (w)
+		return w;
 	for (unsigned i = 0; !w && i < WAYS; i++)
 		if (!t->way[set][i].rport)
 			w = &t->way[set][i];
 	if (!w)
 		w = &t->way[set][t->victim[set]++ % WAYS];
 	*w = (struct flow){
-		.local = f->src, .remote = f->dst, .lport = f->sport,
-		.rport = f->dport, .next = f->ack,
+		.local = f->src, .remote = f->dst, .lport = f->sport, .rport = f->dport,
 	};
+	return w;
+}
+
+bool flows_note(struct flows *t, const struct frame *f)
+{
+	struct flow *w;
+	bool again = false;
+
+	if (f->flags & TCP_RST) {
+		w = find(t->way[set_of(f)], f);
+		if (w)
+			w->rport = 0;
+		return false;
+	}
+	if (!f->dport || !(f->flags & (TCP_ACK | TCP_SYN)))
+		return false;
+	w = find_or_make(t, f);
+	if (f->flags & TCP_SYN) {
+		again = w->begun && w->syn == f->seq;
+		w->acked &= again;
+		w->begun = true;
+		w->syn = f->seq;
+	}
+	if (f->flags & TCP_ACK) {
+		w->next = f->ack;
+		w->acked = true;
+	}
+	return again;
+}
+
+static bool is_open(const struct flow *f)
+{
+	return f->rport && f->acked;
 }
 
 void flows_save(const struct flows *t, struct state_w *w)
@@ -78,12 +105,12 @@ void flows_save(const struct flows *t, struct state_w *w)
 	uint32_t nr = 0;
 
 	for (unsigned i = 0; i < SETS * WAYS; i++)
-		nr += t->way[i / WAYS][i % WAYS].rport != 0;
+		nr += is_open(&t->way[i / WAYS][i % WAYS]);
 	state_put_u32(w, nr);
 	for (unsigned i = 0; i < SETS * WAYS; i++) {
 		const struct flow *f = &t->way[i / WAYS][i % WAYS];
 
-		if (!f->rport)
+		if (!is_open(f))
 			continue;
 		state_put_bytes(w, f->local.b, sizeof(f->local.b));
 		state_put_bytes(w, f->remote.b, sizeof(f->remote.b));

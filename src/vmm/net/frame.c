@@ -294,6 +294,15 @@ static void swap(uint8_t *a, uint8_t *b, size_t n)
 	}
 }
 
+void frame_blank_options(struct frame *f)
+{
+	size_t hdr = (f->l4[12] >> 4) * 4u;	/* frame_parse() looked at it */
+
+	memset(f->l4 + 20, 1, hdr - 20);	/* no operation (RFC 9293, 3.1) */
+	store_sum(f->l4 + 16, 0);
+	store_sum(f->l4 + 16, l4_checksum(f->v6, &f->src, &f->dst, IP_TCP, f->l4, f->l4_len));
+}
+
 bool frame_refuse_dns(struct frame *f)
 {
 	uint8_t *ip = f->eth + ETH_HDR, *udp = f->l4, *dns = f->l4 + 8;

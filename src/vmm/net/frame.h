@@ -72,6 +72,9 @@ size_t frame_make_tcp(uint8_t out[FRAME_TCP_MAX], const struct frame_tcp *t);
 /* The guest announces its IPv4 address. */
 void frame_make_arp(uint8_t out[FRAME_ARP_LEN], const uint8_t mac[6], const uint8_t ip[4]);
 
+/* Of a TCP segment. */
+void frame_blank_options(struct frame *f);
+
 /* Turns a UDP DNS query into its own answer "refused"; false: too short. */
 bool frame_refuse_dns(struct frame *f);
 

@@ -201,8 +201,12 @@ static void nat_send(struct netif *netif, uint8_t *frame, size_t len)
 	}
 	if (hold_from_guest(&n->hold, &f, io_now_ns()))
 		return;
-	if (f.proto == IP_TCP && !f.fragment)
-		flows_note(n->flows, &f);
+	/*
+	 * libslirp empties the buffers of a connection when a segment size comes with
+	 * a SYN: also with one that is said again since the answer was lost.
+	 */
+	if (f.proto == IP_TCP && flows_note(n->flows, &f))
+		frame_blank_options(&f);
 	slirp_input(n->slirp, frame, len);
 	nat_schedule(n);
 }
