@@ -205,6 +205,14 @@ static const struct answer changed_ways_answers[] = {
 	{ 7, 1111 }, { 8, 3333 }, { 9, 1111 }, { 10, 3333 }, { 11, 1111 }, { 12, 3333 },
 	{ 13, 2222 }, { 14, 1111 }, { 15, 3333 },
 };
+static const struct expect both_levels_log[] = {
+	V(6), PF(1, G_UPAGE + 0x9000), V(6), V(6), PF(1, G_UPAGE + 0x9000), PF(5, SMALL),
+	PF(1, G_UPAGE + 0x9000), V(6),
+};
+static const struct answer both_levels_answers[] = {
+	{ 0, 100 }, { 1, 0 }, { 2, 300 }, { 3, 100 }, { 4, 100 }, { 5, 0 }, { 6, 300 },
+	{ 7, 0 }, { 8, 100 }, { 9, 100 },
+};
 static const struct answer interrupt_storm_answers[] = { { 1, 0 }, { 2, 1 } };
 static const struct expect straddling_log[] = { PF(0x11, K + 0x81000) };
 static const struct answer straddling_answers[] = {
@@ -245,6 +253,7 @@ DECLARE(code_generator); DECLARE(faults_in_blocks); DECLARE(hot_permissions);
 DECLARE(changed_returns); DECLARE(interrupt_storm); DECLARE(many_code_pages);
 DECLARE(straddling); DECLARE(hot_calls); DECLARE(changed_ways);
 DECLARE(xsave_areas); DECLARE(selectors);
+DECLARE(both_levels);
 
 #define CODE(n) .name = #n, .code = prog_##n, .end = prog_##n##_end
 #define LOG(n) .log = n##_log, .nr_log = ARRAY_LEN(n##_log)
@@ -277,6 +286,7 @@ static const struct program programs[] = {
 	{ CODE(code_generator), ANSWER(code_generator) },
 	{ CODE(faults_in_blocks), ANSWER(faults_in_blocks), .nr_log = WHOLE_LOG },
 	{ CODE(hot_permissions), LOG(hot_permissions), ANSWER(hot_permissions) },
+	{ CODE(both_levels), LOG(both_levels), ANSWER(both_levels) },
 	{ CODE(changed_returns), LOG(changed_returns), ANSWER(changed_returns) },
 	{ CODE(changed_ways), LOG(changed_ways), ANSWER(changed_ways) },
 	{ CODE(interrupt_storm), ANSWER(interrupt_storm), .nr_log = WHOLE_LOG },

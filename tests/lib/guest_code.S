@@ -326,6 +326,91 @@ hot_end:
 	iretq
 8:	END	hot_permissions
 
+/* --- code that both user mode and the kernel run ------------------------------------------------- */
+
+#define UHOT	(G_UPAGE + 0x8000)
+#define UDATA	(G_UPAGE + 0x9000)
+
+	/* rcx times the number at rdi, by one of two ways; then to rbx */
+	PROG	both_levels
+	leaq	hot2(%rip), %rsi
+	movl	$UHOT, %edi
+	movl	$hot2_end - hot2, %ecx
+	cld
+	rep movsb
+	movq	$1, UDATA
+	movq	$3, DATA
+
+	.macro	BY_USER data, way
+	leaq	77f(%rip), %rax
+	movq	%rax, G_RECOVER
+	leaq	78f(%rip), %rbx
+	addq	$G_USER, %rbx
+	movl	$\data, %edi
+	movl	$\way, %esi
+	movl	$100, %ecx
+	xorl	%eax, %eax
+	pushq	$G_USS
+	pushq	$G_USTACK
+	pushq	$2
+	pushq	$G_UCS
+	pushq	$UHOT
+	iretq
+78:	ud2
+77:
+	.endm
+
+	.macro	BY_KERNEL data, way
+	leaq	77f(%rip), %rbx
+	movq	%rbx, G_RECOVER
+	movl	$\data, %edi
+	movl	$\way, %esi
+	movl	$100, %ecx
+	xorl	%eax, %eax
+	movl	$UHOT, %edx
+	jmp	*%rdx
+77:
+	.endm
+
+	/* no flush of a TLB from here on */
+	CR_SET	cr4, CR4_SMAP
+	BY_USER	UDATA, 1
+	movq	%rax, G_RESULT			/* 0: 100 */
+	BY_KERNEL UDATA, 1			/* a fault */
+	movq	%rax, G_RESULT + 8		/* 1: 0 */
+	BY_KERNEL DATA, 1
+	movq	%rax, G_RESULT + 16		/* 2: 300 */
+	BY_USER	UDATA, 1
+	movq	%rax, G_RESULT + 24		/* 3: 100 */
+	BY_USER	UDATA, 0			/* a way that the kernel has not gone */
+	movq	%rax, G_RESULT + 32		/* 4: 100 */
+	BY_KERNEL UDATA, 0			/* a fault */
+	movq	%rax, G_RESULT + 40		/* 5: 0 */
+	BY_KERNEL DATA, 0
+	movq	%rax, G_RESULT + 48		/* 6: 300 */
+	BY_USER	DATA, 0				/* a fault */
+	movq	%rax, G_RESULT + 56		/* 7: 0 */
+	stac
+	BY_KERNEL UDATA, 0
+	movq	%rax, G_RESULT + 64		/* 8: 100 */
+	clac
+	BY_KERNEL UDATA, 1			/* a fault */
+	BY_USER	UDATA, 0
+	movq	%rax, G_RESULT + 72		/* 9: 100 */
+	jmp	8f
+
+	.balign	16
+hot2:	testl	%esi, %esi
+	jz	2f
+	addq	(%rdi), %rax
+1:	decl	%ecx
+	jnz	hot2
+	jmp	*%rbx
+2:	addq	(%rdi), %rax
+	jmp	1b
+hot2_end:
+8:	END	both_levels
+
 /* --- what lies behind a call may change before the return --------------------------------------- */
 
 #define CALLER	(SMALL + 0x4000)

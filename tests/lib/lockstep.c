@@ -54,7 +54,7 @@
 #define LOG_SIZE	(256u << 10)
 #define CC_MASK		0xd501u
 #define IMG_MXCSR	24	/* in the XSAVE area */
-#define STATE_SIZE	offsetof(struct soft_cpu, mmu)
+#define STATE_SIZE	offsetof(struct soft_cpu, blocks)
 
 /* State after so many instructions. */
 struct step {
@@ -86,7 +86,7 @@ struct lockstep {
 	bool open, over;
 	struct lockstep_stat stat;
 	uint8_t allowed[ZYDIS_MNEMONIC_MAX_VALUE + 1];
-	struct tlb_entry empty[TLB_SIZE];
+	struct tlb empty;
 	/* the segment */
 	struct step step[MAX_STEPS + 1];
 	unsigned nr_steps;		/* instructions done; step[nr_steps] is the last state */
@@ -208,11 +208,10 @@ static uint64_t walk_page(struct soft_cpu *cpu, uint64_t va, unsigned acc)
  */
 static uint64_t page_of(struct soft_cpu *cpu, uint64_t va, unsigned acc)
 {
-	const struct tlb_entry *e =
-		&cpu->mmu.tlb[mmu_mode(cpu)][va >> PAGE_SHIFT & (TLB_SIZE - 1)];
+	const struct tlb *t = &cpu->mmu.tlb[mmu_mode(cpu)];
 
-	if ((acc & ACC_WRITE ? e->wtag : e->rtag) == (va & PAGE_MASK))
-		return (uint64_t)(e->host - cpu->mem->base);
+	if (acc & ACC_WRITE ? tlb_writes(t, va, 1) : tlb_reads(t, va, 1))
+		return (uint64_t)(t->host[tlb_slot(va)] - cpu->mem->base);
 	return walk_page(cpu, va, acc);
 }
 
@@ -334,7 +333,7 @@ static void record(struct lockstep *l, struct soft_cpu *cpu)
 	s->kernel_gs_base = cpu->kernel_gs_base;
 	s->gen = cpu->gen;
 	s->gen_global = cpu->gen_global;
-	s->tlb = cpu->mmu.tlb[mmu_mode(cpu)];
+	s->tlb = &cpu->mmu.tlb[mmu_mode(cpu)];
 	s->ret_base = cpu->ret_base;
 	s->cs = cpu->seg[X86_CS];
 	s->ss = cpu->seg[X86_SS];
@@ -352,7 +351,7 @@ static void run_one(struct lockstep *l, struct soft_cpu *cpu, const struct block
 	l->pair[0].fn = handler_of(b, i);
 	l->pair[1].mnemonic = i[1].mnemonic;
 	l->pair[1].fn = end_of_pair;
-	cpu->tlb = l->empty;
+	cpu->tlb = &l->empty;
 	l->pair[0].fn(cpu, &l->pair[0]);
 }
 
@@ -755,8 +754,9 @@ struct lockstep *lockstep_attach(struct soft_cpu *cpu, const struct lockstep_cal
 		l->page[k].copy = aligned_alloc(PAGE_SIZE, PAGE_SIZE);
 		ok &= l->page[k].copy != NULL;
 	}
-	for (unsigned k = 0; k < TLB_SIZE; k++)
-		l->empty[k] = (struct tlb_entry){ .rtag = tlb_none(k), .wtag = tlb_none(k) };
+	/* all else is empty by being zero */
+	l->empty.rtag[0] = l->empty.wtag[0] = tlb_none(0);
+	l->empty.rtag[TLB_SIZE - 1] = l->empty.wtag[TLB_SIZE - 1] = tlb_none(TLB_SIZE - 1);
 	set_allowed(l);
 	l->watch = (struct soft_watch){ .begin = begin, .end = end, .access = memory };
 	cpu->watch = &l->watch;

@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "base/err.h"
 #include "vmm/soft/insn.h"
@@ -120,15 +121,19 @@ void soft_cpu_done(struct soft_cpu *cpu)
 	blocks_done(cpu);
 }
 
-/* Aligned for XSAVE; zeroed. */
+/* Most of it is TLB that nobody will touch. */
 struct soft_cpu *soft_cpu_alloc(void)
 {
-	size_t n = ALIGN_UP(sizeof(struct soft_cpu), (size_t)PAGE_SIZE);
-	struct soft_cpu *cpu = aligned_alloc(PAGE_SIZE, n);
+	struct soft_cpu *cpu = mmap(NULL, sizeof(*cpu), PROT_READ | PROT_WRITE,
+				    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
+	return cpu == MAP_FAILED ? NULL : cpu;
+}
+
+void soft_cpu_free(struct soft_cpu *cpu)
+{
 	if (cpu)
-		memset(cpu, 0, n);
-	return cpu;
+		munmap(cpu, sizeof(*cpu));
 }
 
 /* --- bare CPUs ----------------------------------------------------------------------------- */
@@ -142,7 +147,7 @@ struct soft_cpu *soft_new(struct mem *mem, const struct cpu_model *model)
 		mem->code = calloc(1, mem->span >> PAGE_SHIFT);
 	if (!svm || !cpu || !mem->code) {
 		free(svm);
-		free(cpu);
+		soft_cpu_free(cpu);
 		return NULL;
 	}
 	svm->mem = mem;
@@ -165,7 +170,7 @@ void soft_free(struct soft_cpu *cpu)
 	free(cpu->mem->code);
 	cpu->mem->code = NULL;
 	free(cpu->svm);
-	free(cpu);
+	soft_cpu_free(cpu);
 }
 
 /* --- CPUID ---------------------------------------------------------------------------------- */

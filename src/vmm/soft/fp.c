@@ -274,10 +274,8 @@ read_slow(struct soft_cpu *cpu, const struct insn *i, uint64_t va, unsigned len)
 static inline const void *read_operand(struct soft_cpu *cpu, const struct insn *i,
 				       uint64_t va, unsigned len)
 {
-	const struct tlb_entry *e = tlb_slot(cpu, va);
-
-	if (likely(((va + len - 1) & PAGE_MASK) == e->rtag))
-		return (const void *)(e->addend + va);
+	if (likely(tlb_reads(cpu->tlb, va, len)))
+		return tlb_host(cpu->tlb, va);
 	return read_slow(cpu, i, va, len);
 }
 
@@ -337,10 +335,8 @@ static void *bounce_for_write(struct soft_cpu *cpu, uint64_t va, union fp_aux a)
 /* NULL: not in the TLB. */
 static inline void *write_fast(struct soft_cpu *cpu, uint64_t va, unsigned len)
 {
-	const struct tlb_entry *e = tlb_slot(cpu, va);
-
-	if (likely(((va + len - 1) & PAGE_MASK) == e->wtag))
-		return (void *)(e->addend + va);
+	if (likely(tlb_writes(cpu->tlb, va, len)))
+		return tlb_host(cpu->tlb, va);
 	return NULL;
 }
 

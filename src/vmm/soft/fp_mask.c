@@ -94,15 +94,13 @@ static void store_slow(struct soft_cpu *cpu, const struct insn *i, uint64_t va,
 HANDLER(masked_store)
 {
 	union fp_aux a = fp_aux(i);
-	const struct tlb_entry *e;
 	uint64_t va;
 	unsigned fault = 0;
 
 	fp_check(cpu, a.cls);
 	va = insn_ea(cpu, i);
-	e = tlb_slot(cpu, va);
-	if (likely(((va + a.msize - 1) & PAGE_MASK) == e->wtag))
-		fault = fp_call(i->ptr, (void *)(e->addend + va));
+	if (likely(tlb_writes(cpu->tlb, va, a.msize)))
+		fault = fp_call(i->ptr, tlb_host(cpu->tlb, va));
 	else
 		store_slow(cpu, i, va, a.msize);
 	if (unlikely(fault))
@@ -128,14 +126,12 @@ static void *load_slow(struct soft_cpu *cpu, const struct insn *i, uint64_t va)
 HANDLER(masked_load)
 {
 	union fp_aux a = fp_aux(i);
-	const struct tlb_entry *e;
 	uint64_t va;
 
 	fp_check(cpu, a.cls);
 	va = insn_ea(cpu, i);
-	e = tlb_slot(cpu, va);
-	if (likely(((va + a.msize - 1) & PAGE_MASK) == e->rtag))
-		fp_call(i->ptr, (void *)(e->addend + va));
+	if (likely(tlb_reads(cpu->tlb, va, a.msize)))
+		fp_call(i->ptr, tlb_host(cpu->tlb, va));
 	else
 		fp_call(i->ptr, load_slow(cpu, i, va));
 	return insn_done(cpu, i);

@@ -82,6 +82,7 @@ struct block {
 	insn_fn *first_fn;	/* insn[0]'s own handler, under jit.c's */
 	uint32_t next_line;	/* block.c */
 	bool dead;		/* its page was written: runs no more */
+	bool shared;		/* run by user code and by the kernel */
 	uint64_t pad;
 	struct insn insn[];
 };

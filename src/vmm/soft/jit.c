@@ -119,7 +119,7 @@ static const uint8_t *thunk(struct jit *j, struct emit *e)
 
 uint32_t jit_meta_new(struct jit *j, enum jit_kind kind)
 {
-	j->meta[j->nr_meta] = (struct jit_meta){ .kind = kind };
+	j->meta[j->nr_meta] = (struct jit_meta){ .kind = kind, .user = j->user };
 	return j->nr_meta++;
 }
 
@@ -308,7 +308,7 @@ static const uint8_t *jit_slow(struct soft_cpu *cpu, uint32_t id)
 	const uint8_t *resume = m->resume;
 	uint64_t epoch = j->epoch, gen = cpu->gen, gen_global = cpu->gen_global, next;
 	uint64_t narrowed = cpu->mmu.narrowed;
-	const struct tlb_entry *tlb = cpu->tlb;
+	const struct tlb *tlb = cpu->tlb;
 
 	if (m->kind == META_WINDOW)
 		return window_missed(cpu, m);
@@ -336,13 +336,16 @@ static const uint8_t *jit_slow(struct soft_cpu *cpu, uint32_t id)
 	return j->leave;
 }
 
-/* Connects an exit with the block it led to. */
+/*
+ * Connects an exit with the block it led to.  Code for user mode alone is entered from
+ * such code alone.
+ */
 static void link_exit(struct jit *j, struct jit_meta *m, struct jblock *to)
 {
 	uint32_t *next = &j->next_link[m - j->meta], *first = &j->first_link[to - j->jblock];
 
 	/* a return address taken before the link was made leads here again */
-	if (!m->site || *next || to->block->gpa2)
+	if (!m->site || *next || to->block->gpa2 || (to->user && !m->user))
 		return;
 	e_patch(m->site, (m->host_flags ? to->entry_h : to->entry_m) + (j->rw - j->rx));
 	*next = *first;
@@ -356,7 +359,8 @@ static void set_jump(struct soft_cpu *cpu, struct jblock *to)
 
 	if (unlikely(cpu->watch))
 		return;
-	if (at->rip == cpu->rip && at->code == to->block->insn)
+	if (at->rip == cpu->rip && at->code == to->block->insn &&
+	    (at->gen == cpu->gen || at->gen == cpu->gen_global))
 		at->host = to->entry_m;
 }
 
@@ -388,6 +392,11 @@ static struct jblock *translation(const struct soft_cpu *cpu, const struct block
 	return no ? &cpu->jit->jblock[no - 1] : NULL;
 }
 
+static bool fits(const struct soft_cpu *cpu, const struct jblock *jb)
+{
+	return !jb->user || cpu->cpl == 3;
+}
+
 /*
  * Runs host code.  Returns to the interpreter when something has to be seen to, or the
  * way leads to code that is not translated.
@@ -403,6 +412,11 @@ static const struct insn *enter(struct soft_cpu *cpu, struct jblock *jb)
 	}
 	if (unlikely(j->in_slow))	/* the handler went on to here */
 		return NULL;
+	if (unlikely(!fits(cpu, jb))) {
+		jb->block->shared = true;
+		jit_drop(cpu, jb->block);
+		return NULL;
+	}
 	set_jump(cpu, jb);
 	for (;;) {
 		struct jit_meta *m = run_host(cpu, jb->entry_m);
@@ -419,6 +433,8 @@ static const struct insn *enter(struct soft_cpu *cpu, struct jblock *jb)
 			return NULL;
 		n = block_next(cpu);
 		if (n->fn != jit_run || !(jb = translation(cpu, block_of(n))))
+			return n;
+		if (unlikely(!fits(cpu, jb)))
 			return n;
 		if (j->may_link && epoch == j->epoch)
 			link_exit(j, m, jb);

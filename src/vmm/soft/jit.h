@@ -42,6 +42,7 @@ struct jblock {
 	const uint8_t *entry_m;	/* expects flags in cpu->cc, or dead ones */
 	const uint8_t *entry_h;	/* expects flags in the host's */
 	uint8_t *body, *gone;	/* rw: where a drop patches, and to where */
+	bool user;		/* for CPL 3 alone: knows its TLB's address */
 };
 
 enum jit_kind {
@@ -70,6 +71,7 @@ struct jit_meta {
 	uint8_t kind;		/* enum jit_kind */
 	uint8_t cause;		/* enum jit_cause */
 	bool host_flags;	/* link: guest flags are in the host's */
+	bool user;		/* of code for CPL 3 alone */
 	int32_t off;		/* of the instruction or target, from its page */
 	const struct insn *i;	/* borrowed from a block that lives as long */
 	const uint8_t *resume;	/* rx */
@@ -135,6 +137,7 @@ struct jit {
 	uint64_t epoch;		/* grows with every dropped translation */
 	uint8_t fp_deny;	/* cpu->fp_deny that translations rely on */
 	bool in_slow;		/* jit_slow() runs a handler */
+	bool user;		/* what is being translated is for CPL 3 alone */
 	bool may_link;		/* the exit just taken */
 	uint8_t heat;		/* JIT_HEAT; tests: less */
 	uint8_t *altstack;	/* owned: for signals while rsp is not a stack */

@@ -40,14 +40,25 @@ void jit_tlb_offset(struct tr *tr, bool write)
 	struct emit *e = &tr->e;
 
 	e_rr(e, false, 0x89, H_S2, H_S1);
-	e_shift_imm(e, false, 5, H_S2, PAGE_SHIFT - 5);
-	e_imm(e, false, 4, H_S2, (TLB_SIZE - 1) << 5);
-	e_rsp(e, true, 0x03, H_S2, OFF(tlb));
-	e_mem(e, true, 0x33, H_S1, H_S2, write ? offsetof(struct tlb_entry, wtag)
-					       : offsetof(struct tlb_entry, rtag));
+	if (tr->user) {
+		e_shift_imm(e, false, 5, H_S2, 32 - TLB_BITS);
+	} else {
+		e_shift_imm(e, false, 5, H_S2, 32 - TLB_BITS - 3);
+		e_imm(e, false, 4, H_S2, -8);
+		e_rsp(e, true, 0x03, H_S2, OFF(tlb));
+	}
+	jit_tlb_field(tr, 0x33, H_S1, write ? offsetof(struct tlb, wtag) :
+					      offsetof(struct tlb, rtag));
 }
 
-_Static_assert(sizeof(struct tlb_entry) == 32, "index arithmetic above");
+void jit_tlb_field(struct tr *tr, uint8_t op, int reg, size_t field)
+{
+	if (tr->user)
+		e_memx(&tr->e, true, op, reg, H_RSP, H_S2, 3,
+		       OFF(mmu.tlb[TLB_USER]) + (int)field);
+	else
+		e_mem(&tr->e, true, op, reg, H_S2, (int)field);
+}
 
 unsigned jit_access(struct tr *tr, unsigned k, bool write, unsigned size, bool distance)
 {
@@ -60,9 +71,9 @@ unsigned jit_access(struct tr *tr, unsigned k, bool write, unsigned size, bool d
 				    .fault = NO_FAULT,
 				    .site = e_jump(e, 7) });	/* ja */
 	if (distance)
-		e_mem(e, true, 0x8b, H_S1, H_S2, offsetof(struct tlb_entry, addend));
+		jit_tlb_field(tr, 0x8b, H_S1, offsetof(struct tlb, addend));
 	else
-		e_mem(e, true, 0x03, H_S1, H_S2, offsetof(struct tlb_entry, host));
+		jit_tlb_field(tr, 0x03, H_S1, offsetof(struct tlb, host));
 	return tr->nr_tails - 1;
 }
 

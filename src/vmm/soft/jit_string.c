@@ -40,7 +40,7 @@ static void side(struct tr *tr, unsigned k, bool write)
 		e_imm(e, true, 7, H_S1, PAGE_SIZE - i->size);
 	}
 	slow(tr, k, 7);				/* ja */
-	e_mem(e, true, 0x8b, H_S2, H_S2, offsetof(struct tlb_entry, addend));
+	jit_tlb_field(tr, 0x8b, H_S2, offsetof(struct tlb, addend));
 }
 
 /* Leaves the distance of the source in `dist`. */

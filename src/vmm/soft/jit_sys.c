@@ -66,7 +66,7 @@ static void set_ac(struct tr *tr, unsigned k, bool on)
 	need_cpl0(tr, k);
 	check_cr4(tr, k, CR4_SMAP, IF_ZERO);
 	rflags_op(tr, on ? 1 : 4, on ? FL_AC : ~FL_AC);
-	e_lea(&tr->e, true, H_S1, H_RSP, -1, 0, OFF(mmu.tlb[mode]));
+	e_lea(&tr->e, true, H_S1, H_RSP, -1, 0, OFF(mmu.tlb) + mode * (int)sizeof(struct tlb));
 	e_st(&tr->e, OFF(tlb), H_S1);
 }
 

@@ -53,6 +53,7 @@ struct tr {
 	struct tail tail[4 * MAX_INSNS + 8];	/* a REP MOVS has four */
 	unsigned nr_tails;
 	int page_off;		/* of the block in its page */
+	bool user;		/* as jblock.user */
 	struct window window[NR_WINDOWS];
 	unsigned nr_windows;
 	int held;		/* H_S1 holds this window's distance ... */
@@ -107,9 +108,12 @@ void jit_segment(struct tr *tr, const struct tinsn *t);
 unsigned jit_access(struct tr *tr, unsigned k, bool write, unsigned size, bool distance);
 /*
  * H_S1: guest virtual address -> its offset in its page when the TLB has that, else
- * a number with bits above 4095 + 4096 set.  H_S2: the entry.  Destroys flags.
+ * a number with bits above 4095 + 4096 set.  H_S2: the entry, for jit_tlb_field().
+ * Destroys flags.
  */
 void jit_tlb_offset(struct tr *tr, bool write);
+/* op reg, the field (an offset in struct tlb) of the entry */
+void jit_tlb_field(struct tr *tr, uint8_t op, int reg, size_t field);
 /* Where an access goes, on the host. */
 struct addr {
 	int base, index;	/* index -1: none */

@@ -8,11 +8,12 @@
  * struct.  Instructions are copied with their registers renamed and their memory
  * operand replaced by [r10], the host address (recode.c).
  *
- * Memory.  Address into r10; r11 = its TLB entry; r10 ^= tag gives the offset in
+ * Memory.  Address into r10; r11 = its TLB slot; r10 ^= tag gives the offset in
  * the page on a hit and something large on a miss, so that one unsigned compare
  * with (page size - operand size) catches misses and page crossings; adding the
- * entry's host page gives the host address.  Anything but a hit interprets that
- * one instruction and comes back behind it.
+ * host page gives the host address.  Anything but a hit interprets that
+ * one instruction and comes back behind it.  In blocks for CPL 3 alone the table's
+ * address is rsp plus a constant; elsewhere it is cpu->tlb.
  *
  * Flags.  The guest's are in the host's (HOST), in cpu->cc (CC) or in both.  The
  * TLB check destroys the host's, so flags that are live across it are saved first,
@@ -239,6 +240,7 @@ struct jblock *jit_translate(struct soft_cpu *cpu, struct block *b)
 	struct tinsn t[MAX_INSNS];
 	struct tr tr = { .j = j, .cpu = cpu, .b = b, .t = t,
 			 .e.p = lane_start(j, &j->hot),
+			 .user = cpu->cpl == 3 && !b->shared,
 			 .page_off = b->gpa & (PAGE_SIZE - 1) };
 	struct jblock *jb;
 	bool host;
@@ -249,6 +251,7 @@ struct jblock *jit_translate(struct soft_cpu *cpu, struct block *b)
 	liveness(&tr);
 	jb = &j->jblock[j->nr_jblock++];
 	jb->block = b;
+	jb->user = j->user = tr.user;
 	tr.jb = jb;
 	jit_plan_windows(&tr);
 	j->first_link[jb - j->jblock] = LAST_LINK;
@@ -271,9 +274,11 @@ const uint8_t *jit_translate_careful(struct soft_cpu *cpu, struct jblock *jb, un
 	struct tinsn t[MAX_INSNS];
 	struct tr tr = { .j = j, .cpu = cpu, .b = b, .jb = jb, .t = t,
 			 .e.p = lane_start(j, &j->hot),
-			 .where = IN_CC, .page_off = b->gpa & (PAGE_SIZE - 1) };
+			 .where = IN_CC, .user = jb->user,
+			 .page_off = b->gpa & (PAGE_SIZE - 1) };
 	const uint8_t *start = j->rx + (tr.e.p - j->rw);
 
+	j->user = jb->user;
 	gather(&tr);
 	liveness(&tr);
 	for (; k < tr.n; k++)

@@ -269,8 +269,8 @@ static void check(struct tr *tr, unsigned k, struct window *w, const struct acce
 				    .fault = NO_FAULT, .resume = start, .lo = lo,
 				    .window = w, .live = write,
 				    .site = e_jump(e, rip ? 5 : 7) });
-	e_mem(e, true, 0x8b, H_S1, H_S2, rip ? offsetof(struct tlb_entry, host)
-					    : offsetof(struct tlb_entry, addend));
+	jit_tlb_field(tr, 0x8b, H_S1, rip ? offsetof(struct tlb, host) :
+					    offsetof(struct tlb, addend));
 	e_st(e, OFF(window) + (int)(w - tr->window) * 8, H_S1);
 	w->ready = true;
 }

@@ -16,29 +16,6 @@ struct piece {
 	unsigned len;
 };
 
-static void fill(struct soft_cpu *cpu, enum tlb_mode mode, uint64_t va,
-		 const struct tlb2_entry *t, unsigned sys)
-{
-	unsigned at = va >> PAGE_SHIFT & (TLB_SIZE - 1);
-	struct tlb_entry *e = &cpu->mmu.tlb[mode][at];
-	uint64_t page = va & PAGE_MASK;
-
-	cpu->stat.tlb_fill++;
-	e->addend = (uint64_t)(cpu->mem->base + t->gpa) - page;
-	e->host = cpu->mem->base + t->gpa;
-	e->rtag = page;
-	e->wtag = tlb_none(at);
-	if ((t->flags & PTE_D) && mmu_allowed(cpu, t->flags, ACC_WRITE | sys) &&
-	    !__atomic_load_n(&cpu->mem->code[t->gpa >> PAGE_SHIFT], __ATOMIC_ACQUIRE))
-		e->wtag = page;
-	cpu->mmu.used[mode][at >> 6] |= 1ull << (at & 63);
-	cpu->mmu.words[mode] |= 1ull << (at >> 6);
-	if (t->flags & WALK_GLOBAL)
-		cpu->mmu.global[mode][at >> 6] |= 1ull << (at & 63);
-	else
-		cpu->mmu.global[mode][at >> 6] &= ~(1ull << (at & 63));
-}
-
 static void resolve(struct soft_cpu *cpu, uint64_t va, unsigned len, unsigned acc,
 		    struct piece *p)
 {
@@ -57,7 +34,7 @@ static void resolve(struct soft_cpu *cpu, uint64_t va, unsigned len, unsigned ac
 	p->ram = t->flags & WALK_RAM;
 	p->len = len;
 	if (p->ram && !cpu->mmu.watching)
-		fill(cpu, sys ? TLB_KERNEL : mmu_mode(cpu), va, t, sys);
+		mmu_fill(cpu, va, t, sys);
 }
 
 /* One or two pieces; their number. */
@@ -80,7 +57,6 @@ static unsigned resolve_all(struct soft_cpu *cpu, uint64_t va, unsigned len,
 bool mmu_touch(struct soft_cpu *cpu, uint64_t va, bool dirty, bool write)
 {
 	unsigned acc = dirty ? ACC_WRITE : ACC_READ;
-	const struct tlb_entry *e = &cpu->tlb[va >> PAGE_SHIFT & (TLB_SIZE - 1)];
 	const struct tlb2_entry *t;
 
 	if (unlikely(cpu->mmu.watching))
@@ -88,8 +64,8 @@ bool mmu_touch(struct soft_cpu *cpu, uint64_t va, bool dirty, bool write)
 	t = mmu_translate(cpu, va, acc | ACC_PROBE);
 	if (!t || !(t->flags & WALK_RAM))
 		return false;
-	fill(cpu, mmu_mode(cpu), va, t, 0);
-	return e->rtag == (va & PAGE_MASK) && (!write || e->wtag == (va & PAGE_MASK));
+	mmu_fill(cpu, va, t, 0);
+	return write ? tlb_writes(cpu->tlb, va, 1) : tlb_reads(cpu->tlb, va, 1);
 }
 
 static void copy(void *dst, const void *src, unsigned long n)
@@ -221,21 +197,19 @@ void mmu_store(struct soft_cpu *cpu, uint64_t va, uint64_t val, unsigned len)
 
 uint64_t sys_load(struct soft_cpu *cpu, uint64_t va, unsigned len)
 {
-	const struct tlb_entry *e =
-		&cpu->mmu.tlb[TLB_KERNEL][va >> PAGE_SHIFT & (TLB_SIZE - 1)];
+	const struct tlb *t = &cpu->mmu.tlb[TLB_KERNEL];
 
-	if (len == 8 && ((va + 7) & PAGE_MASK) == e->rtag)
-		return *(volatile uint64_t *)(e->addend + va);
+	if (len == 8 && tlb_reads(t, va, 8))
+		return *(volatile uint64_t *)tlb_host(t, va);
 	return load(cpu, va, len, ACC_SYSTEM);
 }
 
 void sys_store(struct soft_cpu *cpu, uint64_t va, uint64_t val, unsigned len)
 {
-	const struct tlb_entry *e =
-		&cpu->mmu.tlb[TLB_KERNEL][va >> PAGE_SHIFT & (TLB_SIZE - 1)];
+	const struct tlb *t = &cpu->mmu.tlb[TLB_KERNEL];
 
-	if (len == 8 && ((va + 7) & PAGE_MASK) == e->wtag)
-		*(volatile uint64_t *)(e->addend + va) = val;
+	if (len == 8 && tlb_writes(t, va, 8))
+		*(volatile uint64_t *)tlb_host(t, va) = val;
 	else
 		store(cpu, va, val, len, ACC_SYSTEM);
 }
@@ -257,18 +231,12 @@ void guest_check_write(struct soft_cpu *cpu, uint64_t va, unsigned len)
 	resolve_all(cpu, va, len, ACC_WRITE, p);
 }
 
-static const struct tlb_entry *slot(struct soft_cpu *cpu, uint64_t va)
-{
-	return &cpu->tlb[va >> PAGE_SHIFT & (TLB_SIZE - 1)];
-}
-
 const void *guest_read_ptr(struct soft_cpu *cpu, uint64_t va, unsigned len)
 {
-	const struct tlb_entry *e = slot(cpu, va);
 	struct piece p[2];
 
-	if (likely(((va + len - 1) & PAGE_MASK) == e->rtag))
-		return (const void *)(e->addend + va);
+	if (likely(tlb_reads(cpu->tlb, va, len)))
+		return tlb_host(cpu->tlb, va);
 	if (resolve_all(cpu, va, len, ACC_READ, p) > 1 || !p[0].ram)
 		return NULL;
 	return p[0].host;
@@ -276,11 +244,10 @@ const void *guest_read_ptr(struct soft_cpu *cpu, uint64_t va, unsigned len)
 
 void *guest_write_ptr(struct soft_cpu *cpu, uint64_t va, unsigned len)
 {
-	const struct tlb_entry *e = slot(cpu, va);
 	struct piece p[2];
 
-	if (likely(((va + len - 1) & PAGE_MASK) == e->wtag))
-		return (void *)(e->addend + va);
+	if (likely(tlb_writes(cpu->tlb, va, len)))
+		return tlb_host(cpu->tlb, va);
 	if (resolve_all(cpu, va, len, ACC_WRITE, p) > 1 || !p[0].ram ||
 	    __atomic_load_n(&cpu->mem->code[p[0].gpa >> PAGE_SHIFT], __ATOMIC_ACQUIRE))
 		return NULL;

@@ -306,33 +306,71 @@ void mmu_exec_mark(struct soft_cpu *cpu, uint64_t va, bool straddles)
 
 /* --- first level -------------------------------------------------------------- */
 
-/* The entries of a word of m->used that `bits` names are dropped. */
-static void drop_entries(struct mmu *m, unsigned mode, unsigned word, uint64_t bits)
+static void drop(struct tlb *t, unsigned slot)
 {
-	m->used[mode][word] &= ~bits;
-	if (!m->used[mode][word])
-		m->words[mode] &= ~(1ull << word);
-	for (; bits; bits &= bits - 1) {
-		unsigned b = __builtin_ctzll(bits);
-		struct tlb_entry *e = &m->tlb[mode][word * 64 + b];
+	t->rtag[slot] = t->wtag[slot] = tlb_none(slot);
+}
 
-		e->rtag = e->wtag = tlb_none(b);
-	}
+static void drop_logged(struct tlb *t, struct tlb_log *log)
+{
+	for (unsigned k = 0; k < log->nr; k++)
+		drop(t, log->slot[k]);
+	log->nr = 0;
+}
+
+/*
+ * Where one entry gives way to another, its log goes on naming the slot, so that a
+ * global page may be dropped with the others, but none is missed.
+ */
+static void note_filled(struct mmu *m, enum tlb_mode mode, unsigned slot, bool global)
+{
+	struct tlb_log *log = &m->log[mode][global];
+	uint64_t old = m->tlb[mode].rtag[slot];
+
+	if (old != tlb_none(slot) && (global || !(old >> 63)))
+		return;
+	if (log->nr == TLB_LOG)
+		drop_logged(&m->tlb[mode], log);
+	log->slot[log->nr++] = slot;
+}
+
+void mmu_fill(struct soft_cpu *cpu, uint64_t va, const struct tlb2_entry *from, unsigned sys)
+{
+	enum tlb_mode mode = sys ? TLB_KERNEL : mmu_mode(cpu);
+	struct tlb *t = &cpu->mmu.tlb[mode];
+	unsigned slot = tlb_slot(va);
+	uint64_t page = va & PAGE_MASK;
+
+	cpu->stat.tlb_fill++;
+	note_filled(&cpu->mmu, mode, slot, from->flags & WALK_GLOBAL);
+	t->host[slot] = cpu->mem->base + from->gpa;
+	t->addend[slot] = (uint64_t)t->host[slot] - page;
+	t->rtag[slot] = page;
+	t->wtag[slot] = tlb_none(slot);
+	if ((from->flags & PTE_D) && allowed(cpu, from->flags, ACC_WRITE | sys) &&
+	    !__atomic_load_n(&cpu->mem->code[from->gpa >> PAGE_SHIFT], __ATOMIC_ACQUIRE))
+		t->wtag[slot] = page;
 }
 
 static void tlb_flush(struct mmu *m, bool global)
 {
 	m->narrowed++;
 	for (unsigned mode = 0; mode < TLB_MODES; mode++) {
-		for (uint64_t words = m->words[mode]; words; words &= words - 1) {
-			unsigned w = __builtin_ctzll(words);
-			uint64_t keep = global ? 0 : m->global[mode][w];
-
-			drop_entries(m, mode, w, m->used[mode][w] & ~keep);
-		}
+		drop_logged(&m->tlb[mode], &m->log[mode][0]);
+		if (global)
+			drop_logged(&m->tlb[mode], &m->log[mode][1]);
 	}
 }
-_Static_assert(TLB_SIZE / 64 <= 64, "m->words");
+
+static void protect(struct tlb *t, const struct tlb_log *log, const uint8_t *host)
+{
+	for (unsigned k = 0; k < log->nr; k++) {
+		unsigned slot = log->slot[k];
+
+		if (t->host[slot] == host)
+			t->wtag[slot] = tlb_none(slot);
+	}
+}
 
 void mmu_protect(struct soft_cpu *cpu, uint64_t gpa)
 {
@@ -341,17 +379,8 @@ void mmu_protect(struct soft_cpu *cpu, uint64_t gpa)
 
 	m->narrowed++;
 	for (unsigned mode = 0; mode < TLB_MODES; mode++) {
-		for (uint64_t words = m->words[mode]; words; words &= words - 1) {
-			unsigned w = __builtin_ctzll(words);
-
-			for (uint64_t bits = m->used[mode][w]; bits; bits &= bits - 1) {
-				unsigned b = __builtin_ctzll(bits);
-				struct tlb_entry *e = &m->tlb[mode][w * 64 + b];
-
-				if (e->host == host)
-					e->wtag = tlb_none(b);
-			}
-		}
+		protect(&m->tlb[mode], &m->log[mode][0], host);
+		protect(&m->tlb[mode], &m->log[mode][1], host);
 	}
 }
 
@@ -448,11 +477,8 @@ void mmu_invlpg(struct soft_cpu *cpu, uint64_t va)
 		return;
 	}
 	m->narrowed++;
-	for (unsigned mode = 0; mode < TLB_MODES; mode++) {
-		struct tlb_entry *t = &m->tlb[mode][va >> PAGE_SHIFT & (TLB_SIZE - 1)];
-
-		t->rtag = t->wtag = tlb_none(va >> PAGE_SHIFT);
-	}
+	for (unsigned mode = 0; mode < TLB_MODES; mode++)
+		drop(&m->tlb[mode], tlb_slot(va));
 	if (e->va == (va & PAGE_MASK))
 		e->gen = 0;
 	if (m->exec[h >> 6] >> (h & 63) & 1) {
@@ -500,9 +526,10 @@ void mmu_init(struct soft_cpu *cpu)
 	if (bits < 36 || bits > 52)
 		bits = 46;
 	m->rsvd = PTE_ADDR & ~((1ull << bits) - 1);
-	for (unsigned mode = 0; mode < TLB_MODES; mode++)
-		for (unsigned i = 0; i < TLB_SIZE; i++)
-			m->tlb[mode][i].rtag = m->tlb[mode][i].wtag = tlb_none(i);
+	for (unsigned mode = 0; mode < TLB_MODES; mode++) {
+		drop(&m->tlb[mode], 0);
+		drop(&m->tlb[mode], TLB_SIZE - 1);	/* zero is none for the others */
+	}
 	mmu_flush_all(cpu);
 }
 

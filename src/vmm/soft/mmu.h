@@ -23,23 +23,58 @@ struct soft_cpu;
 
 #define PAGE_MASK (~0xfffull)
 
-#define TLB_BITS	12
+/*
+ * The slot of an address is bits 12 to 31: what two instructions leave of it, and so
+ * many that pages of one process seldom meet in one.  Only slots that are used take
+ * memory.
+ */
+#define TLB_BITS	20
 #define TLB_SIZE	(1u << TLB_BITS)
+
+static inline unsigned tlb_slot(uint64_t va)
+{
+	return (uint32_t)va >> (32 - TLB_BITS);
+}
+
 /*
  * The tag of an empty slot: a page whose address belongs in another slot, and not
  * in the next one either.  So neither the page of an access's last byte (the
  * interpreter's check) nor address ^ tag below the page size (the translator's)
- * ever takes it for a hit.
+ * ever takes it for a hit.  Zero, but where that is this slot or the next.
  */
 static inline uint64_t tlb_none(unsigned slot)
 {
-	return (uint64_t)((slot ^ 2) & 3) << 12;
+	return slot == 0 || slot == TLB_SIZE - 1 ? 2 << 12 : 0;
 }
 
-struct tlb_entry {
-	uint64_t rtag, wtag;	/* page address, or tlb_none() */
-	uint64_t addend;	/* host address - guest virtual address */
-	uint8_t *host;		/* the page in host memory */
+/* By slot. */
+struct tlb {
+	uint64_t rtag[TLB_SIZE], wtag[TLB_SIZE];	/* page address, or tlb_none() */
+	uint64_t addend[TLB_SIZE];	/* host address - guest virtual address */
+	uint8_t *host[TLB_SIZE];	/* the page in host memory */
+};
+
+/* May all of [va, va + len) be read, written, at the address tlb_host() tells? */
+static inline bool tlb_reads(const struct tlb *t, uint64_t va, unsigned len)
+{
+	return ((va + len - 1) & PAGE_MASK) == t->rtag[tlb_slot(va)];
+}
+
+static inline bool tlb_writes(const struct tlb *t, uint64_t va, unsigned len)
+{
+	return ((va + len - 1) & PAGE_MASK) == t->wtag[tlb_slot(va)];
+}
+
+static inline void *tlb_host(const struct tlb *t, uint64_t va)
+{
+	return (void *)(t->addend[tlb_slot(va)] + va);
+}
+
+/* Slots that were filled, some more than once. */
+#define TLB_LOG 8192
+struct tlb_log {
+	unsigned nr;
+	uint32_t slot[TLB_LOG];
 };
 
 /* CPL 3; CPL 0 without access to user pages (SMAP, AC clear); CPL 0 with. */
@@ -70,10 +105,7 @@ struct mmu_space {
 };
 
 struct mmu {
-	struct tlb_entry tlb[TLB_MODES][TLB_SIZE];
-	uint64_t used[TLB_MODES][TLB_SIZE / 64];	/* entries to flush */
-	uint64_t words[TLB_MODES];	/* which words of `used` have some */
-	uint64_t global[TLB_MODES][TLB_SIZE / 64];	/* those of global pages */
+	struct tlb_log log[TLB_MODES][2];	/* to be emptied; [1]: of global pages */
 	struct tlb2_entry tlb2[TLB2_SIZE];
 	struct mmu_space space[MMU_SPACES];
 	uint64_t gen;		/* of the current address space */
@@ -94,6 +126,7 @@ struct mmu {
 	uint8_t rmw_len;
 	bool rmw_bounced;
 	uint8_t bounce[64] __attribute__((aligned(64)));
+	struct tlb tlb[TLB_MODES] __attribute__((aligned(PAGE_SIZE)));
 };
 
 /* What an access wants. */
@@ -121,6 +154,12 @@ void *guest_write_ptr(struct soft_cpu *cpu, uint64_t va, unsigned len);
  * written.  True when the TLB then allows reading, and writing if asked for.
  */
 bool mmu_touch(struct soft_cpu *cpu, uint64_t va, bool dirty, bool write);
+
+/*
+ * A walk's result into the first level; sys: ACC_SYSTEM, or 0.  The current mode's
+ * table, or for ACC_SYSTEM the kernel's.
+ */
+void mmu_fill(struct soft_cpu *cpu, uint64_t va, const struct tlb2_entry *t, unsigned sys);
 
 /* The walk; NULL only with ACC_PROBE.  Good until the next call. */
 const struct tlb2_entry *mmu_translate(struct soft_cpu *cpu, uint64_t va, unsigned acc);

@@ -101,24 +101,17 @@ static inline uint8_t *reg_ptr(struct soft_cpu *cpu, unsigned off)
 	} \
 	static inline T load##n(struct soft_cpu *cpu, uint64_t va) \
 	{ \
-		const struct tlb_entry *e = tlb_slot(cpu, va); \
-		if (likely(((va + sizeof(T) - 1) & PAGE_MASK) == e->rtag)) \
-			return *(volatile T *)(e->addend + va); \
+		if (likely(tlb_reads(cpu->tlb, va, sizeof(T)))) \
+			return *(volatile T *)tlb_host(cpu->tlb, va); \
 		return mmu_load(cpu, va, sizeof(T)); \
 	} \
 	static inline void store##n(struct soft_cpu *cpu, uint64_t va, T v) \
 	{ \
-		const struct tlb_entry *e = tlb_slot(cpu, va); \
-		if (likely(((va + sizeof(T) - 1) & PAGE_MASK) == e->wtag)) \
-			*(volatile T *)(e->addend + va) = v; \
+		if (likely(tlb_writes(cpu->tlb, va, sizeof(T)))) \
+			*(volatile T *)tlb_host(cpu->tlb, va) = v; \
 		else \
 			mmu_store(cpu, va, v, sizeof(T)); \
 	}
-
-static inline const struct tlb_entry *tlb_slot(const struct soft_cpu *cpu, uint64_t va)
-{
-	return &cpu->tlb[va >> PAGE_SHIFT & (TLB_SIZE - 1)];
-}
 
 REG_ACCESS(1, uint8_t, uint8_t)
 REG_ACCESS(2, uint16_t, uint16_t)
@@ -188,10 +181,8 @@ static inline void put_rm(struct soft_cpu *cpu, const struct insn *i, unsigned s
  */
 static inline void *rmw_begin(struct soft_cpu *cpu, uint64_t va, unsigned len)
 {
-	const struct tlb_entry *e = tlb_slot(cpu, va);
-
-	if (likely(((va + len - 1) & PAGE_MASK) == e->wtag))
-		return (void *)(e->addend + va);
+	if (likely(tlb_writes(cpu->tlb, va, len)))
+		return tlb_host(cpu->tlb, va);
 	return mmu_rmw(cpu, va, len);
 }
 

@@ -57,7 +57,7 @@ void cpu_mode_changed(struct soft_cpu *cpu)
 	struct mmu *m = &cpu->mmu;
 	bool compat = !(cpu->seg[X86_CS].attr & SEG_L);
 
-	cpu->tlb = m->tlb[mmu_mode(cpu)];
+	cpu->tlb = &m->tlb[mmu_mode(cpu)];
 	cpu->gen = m->gen | (cpu->cpl == 3) | (compat ? 2 : 0);
 	cpu->gen_global = cpu->cpl == 0 ? m->gen_global : 1;	/* 1: none */
 	cpu->link = m->links | (cpu->cpl == 3) | (compat ? 2 : 0);

@@ -227,7 +227,7 @@ static void soft_vcpu_done(struct vcpu *vcpu)
 		svm->cpu[cpu->id] = NULL;
 	lapic_timer_stop(&cpu->lapic);
 	soft_cpu_done(cpu);
-	free(cpu);
+	soft_cpu_free(cpu);
 	vcpu->accel_vcpu = NULL;
 }
 

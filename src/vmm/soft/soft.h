@@ -98,7 +98,7 @@ struct soft_cpu {
 	uint64_t fs_base, gs_base;
 	uint32_t cc;		/* arithmetic flags as LAHF; SETO AL leave them */
 	_Atomic uint32_t attention;	/* enum soft_attention */
-	struct tlb_entry *tlb;	/* the current mode's table */
+	struct tlb *tlb;	/* the current mode's table */
 	uint32_t rflags;	/* the other flags; RFLAGS = rflags_get() */
 	uint8_t cpl;
 	uint8_t shadow;		/* enum soft_shadow */
@@ -136,7 +136,6 @@ struct soft_cpu {
 	uint64_t pending_db;	/* DR6 bits of a debug trap after this instruction */
 	void *jmp[5];		/* __builtin_setjmp of the run loop */
 
-	struct mmu mmu;
 	struct blocks *blocks;	/* owned; block.c */
 	struct mem *mem;	/* borrowed */
 	struct lapic lapic;
@@ -156,6 +155,8 @@ struct soft_cpu {
 	bool fp_live;		/* guest FP state is in the host's registers */
 	uint64_t host_xcr0;	/* components that fp_save() and fp_load() move */
 	uint8_t xsave[X86_XSAVE_SIZE] __attribute__((aligned(64)));	/* guest's */
+
+	struct mmu mmu;		/* large */
 };
 
 #define SOFT_HITS 64
@@ -219,9 +220,10 @@ uint64_t cpu_tsc(const struct soft_cpu *cpu);
 void soft_get_state(struct soft_cpu *cpu, struct x86_state *s);
 int soft_set_state(struct soft_cpu *cpu, const struct x86_state *s, struct err *err);
 
-/* cpu.c: alloc, then init; done frees what init made.  Reset state is long mode
- * with nothing mapped. */
+/* cpu.c: alloc, then init; done frees what init made, then free.  Reset state is long
+ * mode with nothing mapped. */
 struct soft_cpu *soft_cpu_alloc(void);
+void soft_cpu_free(struct soft_cpu *cpu);
 int soft_cpu_init(struct soft_cpu *cpu, struct soft_vm *svm, unsigned id,
 		  const struct cpu_model *model);
 /* In a child of fork(2), in place of it: `cpu` was the source's and becomes one of

@@ -325,7 +325,7 @@ HANDLER(clac)
 	if (cpu->cpl)
 		cpu_ud(cpu);
 	cpu->rflags &= ~FL_AC;
-	cpu->tlb = cpu->mmu.tlb[mmu_mode(cpu)];
+	cpu->tlb = &cpu->mmu.tlb[mmu_mode(cpu)];
 	NEXT(cpu, i);
 }
 
@@ -334,7 +334,7 @@ HANDLER(stac)
 	if (cpu->cpl)
 		cpu_ud(cpu);
 	cpu->rflags |= FL_AC;
-	cpu->tlb = cpu->mmu.tlb[mmu_mode(cpu)];
+	cpu->tlb = &cpu->mmu.tlb[mmu_mode(cpu)];
 	NEXT(cpu, i);
 }
 
