@@ -139,6 +139,7 @@ void worker_request(struct session *s, const struct doc *d);
 
 /* thaw.c */
 void thaw_request(struct session *s, const struct doc *d);
+void clock_request(struct session *s, const struct doc *d);
 void stats_request(struct session *s, const struct doc *d);
 
 #endif

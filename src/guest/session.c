@@ -32,7 +32,7 @@ static const struct {
 } operations[] = {
 	{ "exec", exec_request }, { "run", exec_request },
 	{ "main", exec_main_join },
-	{ "thaw", thaw_request }, { "stats", stats_request },
+	{ "thaw", thaw_request }, { "clock", clock_request }, { "stats", stats_request },
 	{ "put", worker_request }, { "get", worker_request },
 	{ "write", worker_request }, { "read", worker_request },
 	{ "sync", worker_request }, { "freeze", worker_request },

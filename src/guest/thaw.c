@@ -138,6 +138,20 @@ void thaw_request(struct session *s, const struct doc *d)
 	session_linger(s);
 }
 
+/* The time once more: that of a thaw may have been long on its way. */
+void clock_request(struct session *s, const struct doc *d)
+{
+	int64_t ns = doc_int(d, doc_get(d, DOC_ROOT, "time_ns"), 0);
+	int r = ns > 0 ? set_clock(ns) : -EINVAL;
+
+	if (r) {
+		session_fail(s, -r, "clock");
+		return;
+	}
+	session_ok(s);
+	session_linger(s);
+}
+
 /* Appends "NAME":bytes for a line "NAME:   N kB" of meminfo. */
 static void meminfo(char *json, size_t size, const char *text, const char *name)
 {

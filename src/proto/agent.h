@@ -23,6 +23,7 @@
  *	{"op":"read","path"}              DATA …, EOF
  *	{"op":"mount","tag","path","ro"}  live mount
  *	{"op":"thaw","time_ns","entropy","hostname","mac","env","cwd"}
+ *	{"op":"clock","time_ns"}
  *	{"op":"freeze"} {"op":"sync"} {"op":"stats"} {"op":"secrets"} {"op":"poweroff"}
  *
  * The agent answers AGENT_OK (JSON, {} or results) once the request is accepted,
