@@ -141,10 +141,12 @@
 #define CALL_CS	(G_RESULT + 0x210)
 #define ENTRIES	(G_RESULT + 0x218)	/* by the second LSTAR */
 #define RETURN	(G_RESULT + 0x220)	/* where the user side began */
-#define UDS	(G_RESULT + 16)		/* 2 to 5: events */
+#define UDS	(G_RESULT + 16)		/* 2 to 7: events */
 #define GPS	(G_RESULT + 24)
 #define STEPS	(G_RESULT + 32)
 #define IRQS	(G_RESULT + 40)
+#define PFS	(G_RESULT + 48)
+#define READS	(G_RESULT + 56)
 #define TIMES	50
 #define USABLE	0x247ed5		/* flags, but TF */
 
@@ -288,6 +290,35 @@
 	AGAIN	"jmp 21b", 9f
 9:	decl	%ebp
 	jnz	7b
+	/* with AC, which SMAP asks for: masked, user pages fault; else they do not */
+	leaq	25f(%rip), %rax
+	cdq
+	movl	$0xc0000082, %ecx
+	wrmsr
+	HANDLER	14, 26f
+	CR_SET	cr4, CR4_SMAP
+	MSR_PUT	0xc0000084, 0x40700
+	movl	$TIMES, %ebp
+7:	AGAIN	"USER 24f", 8f
+8:	decl	%ebp
+	jnz	7b
+	MSR_PUT	0xc0000084, 0
+	movl	$TIMES, %ebp
+7:	AGAIN	"USER 24f", 8f
+8:	decl	%ebp
+	jnz	7b
+	CR_CLEAR cr4, CR4_SMAP
+	jmp	27f
+24:	pushq	$0x40002
+	popfq
+	syscall
+25:	movl	$G_STACK, %esp
+	movb	G_UPAGE, %bl
+	incl	READS
+	jmp	33b
+26:	incl	PFS
+	jmp	33b
+27:
 	/* to an address that is none, and by a user */
 	movl	$TIMES, %ebp
 7:	movabsq	$0x800000000000, %rcx
