@@ -179,32 +179,75 @@ static struct addr place_operand(struct tr *tr, unsigned k, struct recode_map *m
 	return a;
 }
 
+/*
+ * AH to BH, which no instruction with a REX prefix can name.  None of those that name
+ * them faults once its memory has been seen to: DIV implies AH.
+ */
+static bool names_high_byte(const struct tinsn *t)
+{
+	for (unsigned k = 0; k < t->z.operand_count_visible; k++)
+		if (t->ops[k].type == ZYDIS_OPERAND_TYPE_REGISTER &&
+		    t->ops[k].reg.value >= ZYDIS_REGISTER_AH &&
+		    t->ops[k].reg.value <= ZYDIS_REGISTER_BH)
+			return true;
+	return false;
+}
+
+/* The address is in rsi and the guest's rsi in H_S1, or back again. */
+static void swap_address(struct tr *tr)
+{
+	e_rr(&tr->e, true, 0x87, H_S1, H_RSI);		/* xchg */
+}
+
+/* Makes H_S1 all of the operand's address, for swap_address(). */
+static void gather_address(struct tr *tr, struct addr *a, struct recode_map *map)
+{
+	if (a->index >= 0 || a->disp)
+		e_lea(&tr->e, true, H_S1, a->base, a->index, a->scale, a->disp);
+	a->held = -1;
+	map->mem_base = H_RSI;
+	map->mem_index = -1;
+	map->mem_disp = 0;
+}
+
 static void copy(struct tr *tr, unsigned k)
 {
 	struct tinsn *t = &tr->t[k];
 	unsigned written, set = spilled(t, &written);
+	bool high = t->msize && names_high_byte(t);
 	bool host_flags = t->use || (t->def && t->after & ~t->kill);
 	bool held = tr->held_at == tr->e.p && !t->msize && !(set & (set - 1));
 	struct recode_map map;
 	struct addr a;
 	uint8_t out[RECODE_MAX];
 
-	if (!rename(t, &map, set) ||
-	    insn_recode(&t->z, t->ops, t->i->raw, &map, out) < 0) {
+	if (!rename(t, &map, set)) {
+		call_out(tr, k);
+		return;
+	}
+	if (high)
+		map.mem_base = H_RSI;
+	if (insn_recode(&t->z, t->ops, t->i->raw, &map, out) < 0) {
 		call_out(tr, k);
 		return;
 	}
 	a = place_operand(tr, k, &map);
 	if (held)
 		a.held = tr->held;
+	if (high)
+		gather_address(tr, &a, &map);
 	if (host_flags)
 		want_host(tr);
 	for (int r = 9; r <= 11; r++)
 		if (set & 1u << r)
 			e_ld(&tr->e, map.gpr[r], OFF_GPR(r));
+	if (high)
+		swap_address(tr);
 	if (a.tail != NO_TAIL)
 		note_fault(tr, a.tail);
 	tr->e.p += insn_recode(&t->z, t->ops, t->i->raw, &map, tr->e.p);
+	if (high)
+		swap_address(tr);
 	for (int r = 9; r <= 11; r++)
 		if (written & 1u << r)
 			e_st(&tr->e, OFF_GPR(r), map.gpr[r]);
