@@ -263,7 +263,7 @@ static inline void e_flags_save(struct emit *e)
 	e_mov(e, H_S2, H_RAX);
 	e8(e, 0x9f);				/* lahf */
 	e8(e, 0x0f); e8(e, 0x90); e8(e, 0xc0);	/* seto al */
-	e8(e, 0x0f); e8(e, 0xb7); e8(e, 0xc0);	/* movzx eax, ax */
+	e8(e, 0x66);				/* cc's upper half is always 0 */
 	e_st32(e, OFF(cc), H_RAX);
 	e_mov(e, H_RAX, H_S2);
 }
@@ -271,7 +271,7 @@ static inline void e_flags_save(struct emit *e)
 static inline void e_flags_load(struct emit *e)
 {
 	e_mov(e, H_S2, H_RAX);
-	e_ld32(e, H_RAX, OFF(cc));
+	e_movzx16(e, H_RAX, OFF(cc));
 	e8(e, 0x04); e8(e, 0x7f);		/* add al, 127: OF = bit 0 */
 	e8(e, 0x9e);				/* sahf */
 	e_mov(e, H_RAX, H_S2);

@@ -215,10 +215,13 @@ static void entries(struct tr *tr, struct jblock *jb)
 		jb->entry_h = j->rx + (alt - j->rw);
 	else if (tr->t[0].before)
 		jb->entry_m = j->rx + (alt - j->rw);
-	/* jit_drop() puts a 5-byte jump over the body's start */
-	e8(&tr->e, 0x0f); e8(&tr->e, 0x1f); e8(&tr->e, 0x44);
-	e8(&tr->e, 0x00); e8(&tr->e, 0x00);
-	jb->body = tr->e.p - 5;
+	/* jit_drop() puts a 5-byte jump over the body's start, where no jump may be that
+	 * is linked, and unlinked, after that */
+	jb->body = tr->e.p;
+	if (tr->t[0].form >= F_JCC) {
+		e8(&tr->e, 0x0f); e8(&tr->e, 0x1f); e8(&tr->e, 0x44);	/* nop */
+		e8(&tr->e, 0x00); e8(&tr->e, 0x00);
+	}
 }
 
 /* What a dropped block's body starts with a jump to: look it up again. */
