@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
 .PHONY: check-lab
-# The e2e suite on a real KVM, inside an emulated machine with SVM.  The subset
-# in LAB_TESTS is what CI runs; `make check-lab LAB_TESTS=` runs all of it.
-LAB_TESTS ?= boot exec snapshot fork
-check-lab: all tools
+# Tests on a real KVM, inside an emulated machine with SVM: by default those in which
+# backends differ; `make check-lab LAB_TESTS=` runs all e2e scripts and CPU tests.
+LAB_TESTS ?= test_accel test_state test_system test_sandbox \
+             10-boot 20-life 45-cpus 50-snapshot 60-move
+check-lab: all tests
 	@O=$(O) tests/lab/run $(LAB_TESTS)

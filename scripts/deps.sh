@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: MIT
 # Installs the Debian packages that building and testing need; does nothing, in
 # well under a second, when all are there.  Needs root only to install.
-# `deps.sh bench` also those of the benchmarks' other columns and rows.
+# `deps.sh bench` also those of the benchmarks' other columns and rows, `deps.sh lab`
+# those of tests/lab.
 set -eu
 
 packages="
@@ -13,7 +14,10 @@ liblz4-dev zlib1g-dev liblzma-dev libcmocka-dev
 mmdebstrap e2fsprogs cpio zstd xz-utils jq binutils busybox-static
 curl perl procps iproute2
 "
-[ "${1:-}" != bench ] || packages="$packages qemu-system-x86 python3-minimal nodejs"
+case ${1:-} in
+bench) packages="$packages qemu-system-x86 python3-minimal nodejs" ;;
+lab) packages="$packages qemu-system-x86 kmod" ;;
+esac
 
 missing=
 for p in $packages; do

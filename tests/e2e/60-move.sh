@@ -9,10 +9,8 @@ in_vm() { machinen exec "$1" -- sh -c "$2"; }
 backend_of() { machinen inspect "$1" --json | jq -r .accel; }
 
 # Bundles move within CPU models of the same features; portable is the same everywhere.
-run machinen doctor --json
 kvm=soft
-[ "$(jq -r '.findings[] | select(.check == "kvm").level' <<<"$out")" != ok ] || kvm=kvm
-reason=$(jq -r '.findings[] | select(.check == "kvm").what' <<<"$out")
+kvm_works && kvm=kvm
 
 # --accel
 if [ $kvm = soft ]; then
