@@ -46,14 +46,11 @@
 #define TSS_GPA		 0xfffbd000ull
 
 #define MSR_TSC		 0x10
-#define MSR_APIC_BASE	 0x1b
 #define MSR_TSC_DEADLINE 0x6e0
-#define MSR_EFER	 0xc0000080
 
 #define TSC_SAME_PPM	 250	/* what KVM does not scale either */
 #define TSC_NEAR_PPM	 10000	/* a guest can live with, its NTP with less */
 
-/* KVM_SET_MSRS applies them in this order. */
 static const uint32_t saved_msrs[] = {
 	0x3b,				/* TSC_ADJUST */
 	0x48,				/* SPEC_CTRL */
@@ -74,8 +71,9 @@ static const uint32_t saved_msrs[] = {
 
 struct msr_list {
 	struct kvm_msrs head;
-	struct kvm_msr_entry entry[ARRAY_LEN(saved_msrs) + 8];
+	struct kvm_msr_entry entry[X86_MAX_MSRS];
 };
+_Static_assert(ARRAY_LEN(saved_msrs) <= X86_MAX_MSRS, "a state has room for all");
 
 static int failed(struct err *err, const char *what)
 {
@@ -328,17 +326,27 @@ static void events_set(struct kvm_vcpu_events *e, const struct x86_state *s)
 
 /* --- MSRs ------------------------------------------------------------------- */
 
-/* KVM stops at the first MSR it does not know: drop that one and go on. */
+/* Of MSRs at a time; KVM stops at one that it does not know or refuses. */
+static unsigned msrs_do(struct kvm_vcpu *v, unsigned long request, struct msr_list *list)
+{
+	int n = ioctl(v->fd, request, list);
+
+	return n > 0 ? MIN((unsigned)n, list->head.nmsrs) : 0;
+}
+
 static void msrs_get(struct kvm_vcpu *v, struct x86_state *s)
 {
-	s->nr_msrs = 0;
-	for (unsigned i = 0; i < ARRAY_LEN(saved_msrs); i++) {
-		struct msr_list one = { .head.nmsrs = 1,
-					.entry[0].index = saved_msrs[i] };
+	struct msr_list list;
+	unsigned done = 0, n;
 
-		if (ioctl(v->fd, KVM_GET_MSRS, &one) == 1)
-			s->msr[s->nr_msrs++] = (struct x86_msr){
-				saved_msrs[i], one.entry[0].data };
+	for (s->nr_msrs = 0; done < ARRAY_LEN(saved_msrs); done += n + 1) {
+		list.head = (struct kvm_msrs){ .nmsrs = ARRAY_LEN(saved_msrs) - done };
+		for (unsigned i = 0; i < list.head.nmsrs; i++)
+			list.entry[i] = (struct kvm_msr_entry){ .index = saved_msrs[done + i] };
+		n = msrs_do(v, KVM_GET_MSRS, &list);
+		for (unsigned i = 0; i < n; i++)
+			s->msr[s->nr_msrs++] = (struct x86_msr){ list.entry[i].index,
+								 list.entry[i].data };
 	}
 }
 
@@ -368,9 +376,20 @@ static int msrs_set(struct kvm_vcpu *v, const struct x86_state *s,
 		    struct err *err)
 {
 	int ret = msr_set(v, MSR_TSC, s->tsc, err);
+	struct msr_list list;
+	unsigned done, n;
 
-	for (unsigned i = 0; !ret && i < s->nr_msrs; i++)
-		ret = msr_set(v, s->msr[i].index, s->msr[i].value, err);
+	for (done = 0; !ret && done < s->nr_msrs; done += n + 1) {
+		list.head = (struct kvm_msrs){ .nmsrs = s->nr_msrs - done };
+		for (unsigned i = 0; i < list.head.nmsrs; i++)
+			list.entry[i] = (struct kvm_msr_entry){
+				.index = s->msr[done + i].index,
+				.data = s->msr[done + i].value,
+			};
+		n = msrs_do(v, KVM_SET_MSRS, &list);
+		if (n < list.head.nmsrs)	/* that one, by itself, says why */
+			ret = msr_set(v, list.entry[n].index, list.entry[n].data, err);
+	}
 	return ret;
 }
 
