@@ -22,6 +22,8 @@ is "environment" "${line[3]}" "x y"
 is "directory" "${line[4]}" /usr
 is "PID 1 is ours" "${line[5]}" init
 is "root" "${line[6]}" 0
+boot --cpu host -- sed -n 's/^model name.*: //p' /proc/cpuinfo
+is "--cpu host shows the host's CPU" "$out" "$(sed -n '/^model name/ { s/.*: //p; q }' /proc/cpuinfo)"
 run machinen boot --kernel /none -- true
 is "no kernel: status" "$status" 1
 like "no kernel: code" "$err" '^machinen: \(BOOT_KERNEL_NOT_FOUND\)'
