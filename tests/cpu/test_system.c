@@ -222,6 +222,10 @@ static const struct answer straddling_answers[] = {
 static const struct answer hot_calls_answers[] = {
 	{ 0, 0 }, { 1, 50 }, { 2, 100 }, { 3, 100 }, { 4, 50 }, { 5, 50 }, { 6, 50 }, { 7, 50 },
 };
+static const struct expect levels_log[] = {
+	PF(5, K), PF(5, K), PF(1, G_UPAGE), PF(1, G_UPAGE),
+};
+static const struct answer levels_answers[] = { { 0, 200 * 0x300 + 80 * 0x33 } };
 static const struct expect selectors_log[] = { PF(3, K) };
 static const struct answer selectors_answers[] = {
 	{ 0, ~0xffffull | G_SS }, { 1, ~0xffffull | G_SS }, { 2, ~0xffffull | G_CS },
@@ -252,7 +256,7 @@ DECLARE(general_protection); DECLARE(entry_code); DECLARE(returns);
 DECLARE(code_generator); DECLARE(faults_in_blocks); DECLARE(hot_permissions);
 DECLARE(changed_returns); DECLARE(interrupt_storm); DECLARE(many_code_pages);
 DECLARE(straddling); DECLARE(hot_calls); DECLARE(changed_ways);
-DECLARE(xsave_areas); DECLARE(selectors);
+DECLARE(xsave_areas); DECLARE(selectors); DECLARE(levels);
 DECLARE(both_levels);
 
 #define CODE(n) .name = #n, .code = prog_##n, .end = prog_##n##_end
@@ -293,6 +297,7 @@ static const struct program programs[] = {
 	{ CODE(many_code_pages), ANSWER(many_code_pages) },
 	{ CODE(straddling), LOG(straddling), ANSWER(straddling) },
 	{ CODE(hot_calls), ANSWER(hot_calls), .nr_log = WHOLE_LOG },
+	{ CODE(levels), LOG(levels), ANSWER(levels) },
 	{ CODE(selectors), LOG(selectors), ANSWER(selectors) },
 	{ CODE(xsave_areas), LOG(xsave_areas), ANSWER(xsave_areas) },
 };

@@ -334,6 +334,59 @@
 8:
 	END	hot_calls
 
+/*
+ * Under SMAP the same code, in a user page, run by both levels and by the kernel with
+ * AC set and clear, each time hot: it may know where its TLB is.
+ */
+#define READER	(G_UPAGE + 0x5000)
+
+	PROG	levels
+	CR_SET	cr4, CR4_SMAP
+	stac
+	movl	$0x4603068b, READER		/* movl (%rsi), %eax; addl 4(%rsi), %eax; */
+	movl	$0x03e7ff04, READER + 4		/* jmp *%rdi */
+	movl	$0x11, G_UPAGE
+	movl	$0x22, G_UPAGE + 4
+	clac
+	movl	$0x100, G_KPAGE
+	movl	$0x200, G_KPAGE + 4
+	xorl	%r14d, %r14d
+	movl	$READER, %r13d
+
+	.macro	READS_ page, times
+	movl	$\page, %esi
+	leaq	77f(%rip), %rdi
+	movl	$\times, %r12d
+78:	jmp	*%r13
+77:	addl	%eax, %r14d
+	decl	%r12d
+	jnz	78b
+	.endm
+
+	READS_	G_KPAGE, 40			/* kernel */
+	movl	$G_KPAGE, %esi
+	UFAULT	jmp *%r13
+	READS_	G_KPAGE, 40
+	leaq	2f(%rip), %rax
+	movq	%rax, G_RECOVER
+	USER	1f
+1:	READS_	G_UPAGE, 40			/* user */
+	movl	$G_KPAGE, %esi
+	jmp	*%r13				/* #PF, and on at 2 */
+2:	READS_	G_KPAGE, 40			/* kernel again */
+	movl	$G_UPAGE, %esi
+	FAULT	jmp *%r13
+	stac
+	READS_	G_UPAGE, 40			/* with AC */
+	READS_	G_KPAGE, 40
+	clac
+	movl	$G_UPAGE, %esi
+	FAULT	jmp *%r13
+	READS_	G_KPAGE, 40
+	movl	%r14d, %eax
+	movq	%rax, G_RESULT			/* 0: 200 * 0x300 + 80 * 0x33 */
+	END	levels
+
 	/* selectors to memory and to registers of all sizes, hot */
 	PROG	selectors
 	movl	$30, %ebp

@@ -119,7 +119,7 @@ static const uint8_t *thunk(struct jit *j, struct emit *e)
 
 uint32_t jit_meta_new(struct jit *j, enum jit_kind kind)
 {
-	j->meta[j->nr_meta] = (struct jit_meta){ .kind = kind, .user = j->user };
+	j->meta[j->nr_meta] = (struct jit_meta){ .kind = kind, .level = j->level };
 	return j->nr_meta++;
 }
 
@@ -252,6 +252,12 @@ static const uint8_t *go_carefully(struct soft_cpu *cpu, struct jit_meta *m)
 	return m->careful ? m->careful : j->leave;
 }
 
+/* Kernel code with AC set: what is filled is not where the block looks. */
+static bool other_table(const struct soft_cpu *cpu, const struct jblock *jb)
+{
+	return jb->table >= 0 && cpu->tlb != &cpu->mmu.tlb[jb->table];
+}
+
 static const uint8_t *window_missed(struct soft_cpu *cpu, struct jit_meta *m)
 {
 	uint64_t base = m->base == BASE_RIP ? cpu->scratch[JIT_PAGE_VA] : cpu->gpr[m->base];
@@ -261,7 +267,7 @@ static const uint8_t *window_missed(struct soft_cpu *cpu, struct jit_meta *m)
 	cpu->rip = cpu->scratch[JIT_PAGE_VA] + (int64_t)m->off;
 	if (unlikely(cpu->watch))
 		cpu->watch->end(cpu, NULL);
-	if ((va & ~PAGE_MASK) + m->span <= PAGE_SIZE &&
+	if ((va & ~PAGE_MASK) + m->span <= PAGE_SIZE && !other_table(cpu, m->jb) &&
 	    mmu_touch(cpu, va, m->dirty, m->write))
 		to = m->resume;
 	else
@@ -337,7 +343,7 @@ static const uint8_t *jit_slow(struct soft_cpu *cpu, uint32_t id)
 }
 
 /*
- * Connects an exit with the block it led to.  Code for user mode alone is entered from
+ * Connects an exit with the block it led to.  Code for some level alone is entered from
  * such code alone.
  */
 static void link_exit(struct jit *j, struct jit_meta *m, struct jblock *to)
@@ -345,7 +351,8 @@ static void link_exit(struct jit *j, struct jit_meta *m, struct jblock *to)
 	uint32_t *next = &j->next_link[m - j->meta], *first = &j->first_link[to - j->jblock];
 
 	/* a return address taken before the link was made leads here again */
-	if (!m->site || *next || to->block->gpa2 || (to->user && !m->user))
+	if (!m->site || *next || to->block->gpa2 ||
+	    (to->level != LEVEL_ANY && to->level != m->level))
 		return;
 	e_patch(m->site, (m->host_flags ? to->entry_h : to->entry_m) + (j->rw - j->rx));
 	*next = *first;
@@ -394,7 +401,7 @@ static struct jblock *translation(const struct soft_cpu *cpu, const struct block
 
 static bool fits(const struct soft_cpu *cpu, const struct jblock *jb)
 {
-	return !jb->user || cpu->cpl == 3;
+	return jb->level == LEVEL_ANY || jb->level == jit_level(cpu);
 }
 
 /*

@@ -36,13 +36,17 @@ enum jit_aside {
 /* Host rsp while guest code runs: the whole hot part in reach of a disp8. */
 #define JIT_BIAS 128
 
+/* Who may run it: level 3 alone, levels below alone, or all. */
+enum jit_level { LEVEL_ANY, LEVEL_USER, LEVEL_KERNEL };
+
 /* A translated block.  Lives until the next flush, dead ones too. */
 struct jblock {
 	struct block *block;	/* borrowed; NULL once dropped */
 	const uint8_t *entry_m;	/* expects flags in cpu->cc, or dead ones */
 	const uint8_t *entry_h;	/* expects flags in the host's */
 	uint8_t *body, *gone;	/* rw: where a drop patches, and to where */
-	bool user;		/* for CPL 3 alone: knows its TLB's address */
+	uint8_t level;		/* enum jit_level */
+	int8_t table;		/* enum tlb_mode whose address it knows; -1: cpu->tlb */
 };
 
 enum jit_kind {
@@ -71,7 +75,7 @@ struct jit_meta {
 	uint8_t kind;		/* enum jit_kind */
 	uint8_t cause;		/* enum jit_cause */
 	bool host_flags;	/* link: guest flags are in the host's */
-	bool user;		/* of code for CPL 3 alone */
+	uint8_t level;		/* enum jit_level of the code */
 	int32_t off;		/* of the instruction or target, from its page */
 	const struct insn *i;	/* borrowed from a block that lives as long */
 	const uint8_t *resume;	/* rx */
@@ -137,7 +141,7 @@ struct jit {
 	uint64_t epoch;		/* grows with every dropped translation */
 	uint8_t fp_deny;	/* cpu->fp_deny that translations rely on */
 	bool in_slow;		/* jit_slow() runs a handler */
-	bool user;		/* what is being translated is for CPL 3 alone */
+	uint8_t level;		/* enum jit_level of what is being translated */
 	bool may_link;		/* the exit just taken */
 	uint8_t heat;		/* JIT_HEAT; tests: less */
 	uint8_t *altstack;	/* owned: for signals while rsp is not a stack */
@@ -201,6 +205,11 @@ void jit_return_none_thunk(struct jit *j, struct emit *e);
 /* jit_call.c */
 void jit_syscall_thunk(struct jit *j, struct emit *e);
 void jit_sysret_thunk(struct jit *j, struct emit *e);
+
+static inline enum jit_level jit_level(const struct soft_cpu *cpu)
+{
+	return cpu->cpl == 3 ? LEVEL_USER : LEVEL_KERNEL;
+}
 
 /* jit_translate.c; between fp_save() and fp_load().  NULL: cannot or no room. */
 struct jblock *jit_translate(struct soft_cpu *cpu, struct block *b);

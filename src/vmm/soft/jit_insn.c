@@ -40,7 +40,7 @@ void jit_tlb_offset(struct tr *tr, bool write)
 	struct emit *e = &tr->e;
 
 	e_rr(e, false, 0x89, H_S2, H_S1);
-	if (tr->user) {
+	if (tr->table >= 0) {
 		e_shift_imm(e, false, 5, H_S2, 32 - TLB_BITS);
 	} else {
 		e_shift_imm(e, false, 5, H_S2, 32 - TLB_BITS - 3);
@@ -53,9 +53,9 @@ void jit_tlb_offset(struct tr *tr, bool write)
 
 void jit_tlb_field(struct tr *tr, uint8_t op, int reg, size_t field)
 {
-	if (tr->user)
+	if (tr->table >= 0)
 		e_memx(&tr->e, true, op, reg, H_RSP, H_S2, 3,
-		       OFF(mmu.tlb[TLB_USER]) + (int)field);
+		       OFF(mmu.tlb) + tr->table * (int)sizeof(struct tlb) + (int)field);
 	else
 		e_mem(&tr->e, true, op, reg, H_S2, (int)field);
 }

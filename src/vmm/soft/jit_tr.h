@@ -53,7 +53,8 @@ struct tr {
 	struct tail tail[4 * MAX_INSNS + 8];	/* a REP MOVS has four */
 	unsigned nr_tails;
 	int page_off;		/* of the block in its page */
-	bool user;		/* as jblock.user */
+	int table;		/* of the instruction being emitted, as jblock.table */
+	unsigned first_ac;	/* behind this one RFLAGS.AC may be another */
 	struct window window[NR_WINDOWS];
 	unsigned nr_windows;
 	int held;		/* H_S1 holds this window's distance ... */

@@ -12,8 +12,9 @@
  * the page on a hit and something large on a miss, so that one unsigned compare
  * with (page size - operand size) catches misses and page crossings; adding the
  * host page gives the host address.  Anything but a hit interprets that
- * one instruction and comes back behind it.  In blocks for CPL 3 alone the table's
- * address is rsp plus a constant; elsewhere it is cpu->tlb.
+ * one instruction and comes back behind it.  In blocks for CPL 3 alone, and in kernel
+ * code up to STAC or CLAC, the table's address is rsp plus a constant; elsewhere it is
+ * cpu->tlb.
  *
  * Flags.  The guest's are in the host's (HOST), in cpu->cc (CC) or in both.  The
  * TLB check destroys the host's, so flags that are live across it are saved first,
@@ -115,8 +116,20 @@ static void emit_rest(struct tr *tr)
 	emit_tails(tr, false);
 }
 
+/* STAC and CLAC choose another table in the midst of a block. */
+static void find_first_ac(struct tr *tr)
+{
+	for (tr->first_ac = 0; tr->first_ac < tr->n; tr->first_ac++) {
+		ZydisMnemonic m = tr->t[tr->first_ac].z.mnemonic;
+
+		if (m == ZYDIS_MNEMONIC_STAC || m == ZYDIS_MNEMONIC_CLAC)
+			break;
+	}
+}
+
 static void emit(struct tr *tr, unsigned k)
 {
+	tr->table = k <= tr->first_ac ? tr->jb->table : -1;
 	if (tr->t[k].form == F_JCC)
 		jit_jcc(tr, k);
 	else if (tr->t[k].form > F_JCC)
@@ -237,13 +250,23 @@ static void emit_gone(struct tr *tr, struct jblock *jb, bool save)
 	jit_emit_exit(tr, id);
 }
 
+/*
+ * Kernel code that is translated with AC clear looks in the table without user pages.
+ * Where it runs with AC set, that lacks what it wants but has nothing it must not reach.
+ */
+static int known_table(const struct soft_cpu *cpu, enum jit_level level)
+{
+	if (level == LEVEL_USER)
+		return TLB_USER;
+	return level == LEVEL_KERNEL && cpu->tlb == &cpu->mmu.tlb[TLB_KERNEL] ? TLB_KERNEL : -1;
+}
+
 struct jblock *jit_translate(struct soft_cpu *cpu, struct block *b)
 {
 	struct jit *j = cpu->jit;
 	struct tinsn t[MAX_INSNS];
 	struct tr tr = { .j = j, .cpu = cpu, .b = b, .t = t,
 			 .e.p = lane_start(j, &j->hot),
-			 .user = cpu->cpl == 3 && !b->shared,
 			 .page_off = b->gpa & (PAGE_SIZE - 1) };
 	struct jblock *jb;
 	bool host;
@@ -252,9 +275,11 @@ struct jblock *jit_translate(struct soft_cpu *cpu, struct block *b)
 	if (t[0].form == F_INTERP)
 		return NULL;
 	liveness(&tr);
+	find_first_ac(&tr);
 	jb = &j->jblock[j->nr_jblock++];
 	jb->block = b;
-	jb->user = j->user = tr.user;
+	jb->level = j->level = b->shared ? LEVEL_ANY : jit_level(cpu);
+	jb->table = known_table(cpu, jb->level);
 	tr.jb = jb;
 	jit_plan_windows(&tr);
 	j->first_link[jb - j->jblock] = LAST_LINK;
@@ -277,13 +302,13 @@ const uint8_t *jit_translate_careful(struct soft_cpu *cpu, struct jblock *jb, un
 	struct tinsn t[MAX_INSNS];
 	struct tr tr = { .j = j, .cpu = cpu, .b = b, .jb = jb, .t = t,
 			 .e.p = lane_start(j, &j->hot),
-			 .where = IN_CC, .user = jb->user,
-			 .page_off = b->gpa & (PAGE_SIZE - 1) };
+			 .where = IN_CC, .page_off = b->gpa & (PAGE_SIZE - 1) };
 	const uint8_t *start = j->rx + (tr.e.p - j->rw);
 
-	j->user = jb->user;
+	j->level = jb->level;
 	gather(&tr);
 	liveness(&tr);
+	find_first_ac(&tr);
 	for (; k < tr.n; k++)
 		emit(&tr, k);
 	emit_rest(&tr);

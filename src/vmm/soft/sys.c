@@ -5,6 +5,7 @@
  */
 #include <Zydis/Zydis.h>
 
+#include "vmm/soft/jit.h"
 #include "vmm/soft/ops.h"
 #include "vmm/soft/seg.h"
 #include "vmm/soft/sys.h"
@@ -64,6 +65,8 @@ static void write_cr4(struct soft_cpu *cpu, uint64_t v)
 		cpu_gp(cpu);
 	cpu->cr4 = v;
 	fp_mode_changed(cpu);
+	if ((old ^ v) & CR4_SMAP)
+		jit_flush(cpu);		/* what knows its TLB's address */
 	if ((old ^ v) & (CR4_PGE | CR4_PSE | CR4_PCIDE | CR4_SMEP | CR4_SMAP))
 		mmu_flush_all(cpu);
 }
