@@ -484,6 +484,9 @@ static const struct {
 	{ "breakpoints", "no faults of DR7.GD" },
 	{ "interrupts", "error codes of 16 times the vector" },
 	{ "fpu_modes", "no SSE exceptions; FXRSTOR takes any MXCSR" },
+	{ "changed_ways", "no PCID" },
+	{ "hot_calls", "SYSCALL loses the arithmetic flags" },
+	{ "xsave_areas", "SSE is never in its initial state" },
 };
 
 static bool on_emulated_cpu(void)
