@@ -26,7 +26,8 @@
 /* Each word's reason is in docs/device.md, "Kernel command line". */
 #define CMDLINE \
 	"console=ttyS0 console=hvc0 8250.nr_uarts=1 reboot=a panic=-1 " \
-	"tsc=reliable nowatchdog pci=off quiet"
+	"tsc=reliable nowatchdog sysctl.vm.compaction_proactiveness=0 " \
+	"pci=off quiet"
 
 /* Those that a VM's devices need, and no others: loading costs boot time. */
 static void pick_modules(const struct booting *b, const char *names[16])
