@@ -86,12 +86,66 @@ static void note_fault(struct tr *tr, unsigned tail)
 	j->fault[j->nr_fault++].code = (uint32_t)(tr->e.p - j->rw);
 }
 
-/* Spilled registers an instruction names: bit per register. */
-static unsigned spilled(const struct tinsn *t, unsigned *written)
-{
-	unsigned set = 0;
+/* Registers that live in struct soft_cpu, in an instruction; a bit each. */
+struct spills {
+	unsigned named;		/* need a host register */
+	unsigned read, written;	/* of these */
+	int slot;		/* the one in ModRM.rm, as memory; -1 */
+};
 
-	*written = 0;
+/* May the register in ModRM.rm be memory instead, to no other effect? */
+static bool takes_memory(const struct tinsn *t, const ZydisDecodedOperand *rm)
+{
+	if (t->msize || rm->encoding != ZYDIS_OPERAND_ENCODING_MODRM_RM)
+		return false;
+	/* a write of 32 bits clears the upper half of a register */
+	if (rm->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE && rm->size == 32)
+		return false;
+	switch (t->z.mnemonic) {
+	case ZYDIS_MNEMONIC_MOV: case ZYDIS_MNEMONIC_MOVZX:
+	case ZYDIS_MNEMONIC_MOVSX: case ZYDIS_MNEMONIC_MOVSXD:
+	case ZYDIS_MNEMONIC_ADD: case ZYDIS_MNEMONIC_ADC:
+	case ZYDIS_MNEMONIC_SUB: case ZYDIS_MNEMONIC_SBB:
+	case ZYDIS_MNEMONIC_AND: case ZYDIS_MNEMONIC_OR:
+	case ZYDIS_MNEMONIC_XOR: case ZYDIS_MNEMONIC_CMP:
+	case ZYDIS_MNEMONIC_TEST: case ZYDIS_MNEMONIC_IMUL:
+	case ZYDIS_MNEMONIC_INC: case ZYDIS_MNEMONIC_DEC:
+	case ZYDIS_MNEMONIC_NEG: case ZYDIS_MNEMONIC_NOT:
+	case ZYDIS_MNEMONIC_SHL: case ZYDIS_MNEMONIC_SHR:
+	case ZYDIS_MNEMONIC_SAR:
+		return true;
+	default:
+		return t->z.meta.category == ZYDIS_CATEGORY_CMOV;
+	}
+}
+
+/* XOR and SUB of a register and itself: zero, whatever it was. */
+static bool makes_zero(const struct tinsn *t)
+{
+	return (t->z.mnemonic == ZYDIS_MNEMONIC_XOR || t->z.mnemonic == ZYDIS_MNEMONIC_SUB) &&
+	       t->ops[0].type == ZYDIS_OPERAND_TYPE_REGISTER && t->ops[0].size >= 32 &&
+	       t->ops[1].type == ZYDIS_OPERAND_TYPE_REGISTER &&
+	       t->ops[0].reg.value == t->ops[1].reg.value;
+}
+
+/* Does operand k's register matter before it is written? */
+static bool reads(const struct tinsn *t, unsigned k)
+{
+	if (makes_zero(t))
+		return false;
+	switch (t->z.mnemonic) {
+	case ZYDIS_MNEMONIC_MOV: case ZYDIS_MNEMONIC_MOVZX:
+	case ZYDIS_MNEMONIC_MOVSX: case ZYDIS_MNEMONIC_MOVSXD:
+		return k > 0 || t->ops[0].size < 32;
+	default:
+		return true;
+	}
+}
+
+static struct spills spills(const struct tinsn *t)
+{
+	struct spills s = { .slot = -1 };
+
 	for (unsigned k = 0; k < t->z.operand_count; k++) {
 		const ZydisDecodedOperand *o = &t->ops[k];
 		int id;
@@ -104,31 +158,38 @@ static unsigned spilled(const struct tinsn *t, unsigned *written)
 			ZYDIS_MACHINE_MODE_LONG_64, o->reg.value));
 		if (host_of[id] >= 0)
 			continue;
-		set |= 1u << id;
+		if (takes_memory(t, o) && !makes_zero(t)) {
+			s.slot = id;
+			continue;
+		}
+		s.named |= 1u << id;
+		if (reads(t, k))
+			s.read |= 1u << id;
 		if (o->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE)
-			*written |= 1u << id;
+			s.written |= 1u << id;
 	}
-	return set;
+	return s;
 }
 
 /* Fills the map; false when there are more spilled registers than scratch ones. */
-static bool rename(const struct tinsn *t, struct recode_map *map, unsigned set)
+static bool rename(const struct tinsn *t, struct recode_map *map, const struct spills *s)
 {
 	int8_t free[2] = { H_S2, t->msize ? -1 : H_S1 };
 	unsigned n = 0;
 
+	*map = (struct recode_map){ .mem_base = t->msize ? H_S1 : -1, .mem_index = -1 };
 	for (int r = 0; r < 16; r++) {
 		map->gpr[r] = host_of[r];
-		if (set & 1u << r) {
+		if (s->named & 1u << r) {
 			if (n == 2 || free[n] < 0)
 				return false;
 			map->gpr[r] = free[n++];
 		}
 	}
-	map->mem_base = t->msize ? H_S1 : -1;
-	map->mem_index = -1;
-	map->mem_scale = 0;
-	map->mem_disp = 0;
+	if (s->slot >= 0) {
+		map->rm_slot = true;
+		map->mem_disp = OFF_GPR(s->slot);
+	}
 	return true;
 }
 
@@ -213,15 +274,15 @@ static void gather_address(struct tr *tr, struct addr *a, struct recode_map *map
 static void copy(struct tr *tr, unsigned k)
 {
 	struct tinsn *t = &tr->t[k];
-	unsigned written, set = spilled(t, &written);
+	const struct spills s = spills(t);
 	bool high = t->msize && names_high_byte(t);
 	bool host_flags = t->use || (t->def && t->after & ~t->kill);
-	bool held = tr->held_at == tr->e.p && !t->msize && !(set & (set - 1));
+	bool held = tr->held_at == tr->e.p && !t->msize && !(s.named & (s.named - 1));
 	struct recode_map map;
 	struct addr a;
 	uint8_t out[RECODE_MAX];
 
-	if (!rename(t, &map, set)) {
+	if (!rename(t, &map, &s)) {
 		call_out(tr, k);
 		return;
 	}
@@ -239,7 +300,7 @@ static void copy(struct tr *tr, unsigned k)
 	if (host_flags)
 		want_host(tr);
 	for (int r = 9; r <= 11; r++)
-		if (set & 1u << r)
+		if (s.read & 1u << r)
 			e_ld(&tr->e, map.gpr[r], OFF_GPR(r));
 	if (high)
 		swap_address(tr);
@@ -249,7 +310,7 @@ static void copy(struct tr *tr, unsigned k)
 	if (high)
 		swap_address(tr);
 	for (int r = 9; r <= 11; r++)
-		if (written & 1u << r)
+		if (s.written & 1u << r)
 			e_st(&tr->e, OFF_GPR(r), map.gpr[r]);
 	if (t->def)
 		tr->where = IN_HOST;

@@ -47,7 +47,9 @@ static int map_operand(const ZydisDecodedOperand *o, const struct recode_map *ma
 
 	if (c < ZYDIS_REGCLASS_GPR8 || c > ZYDIS_REGCLASS_GPR64)
 		return 0;
-	if (c == ZYDIS_REGCLASS_GPR8 && o->reg.value >= ZYDIS_REGISTER_AH &&
+	if (map->rm_slot && o->encoding == ZYDIS_OPERAND_ENCODING_MODRM_RM) {
+		host = 4;
+	} else if (c == ZYDIS_REGCLASS_GPR8 && o->reg.value >= ZYDIS_REGISTER_AH &&
 	    o->reg.value <= ZYDIS_REGISTER_BH) {
 		host = map->gpr[o->reg.value - ZYDIS_REGISTER_AH];
 		if (host < 0 || host > 3)
@@ -119,7 +121,7 @@ static void put_modrm(struct out *o, const ZydisDecodedInstruction *z,
 	int32_t d = map->mem_disp;
 	uint8_t mod;
 
-	if (!has_memory(z)) {
+	if (!has_memory(z) && !map->rm_slot) {
 		put(o, 0xc0 | reg << 3 | rm);
 		return;
 	}

@@ -9,6 +9,7 @@
 #ifndef SOFT_RECODE_H
 #define SOFT_RECODE_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 struct ZydisDecodedInstruction_;
@@ -28,6 +29,9 @@ struct recode_map {
 	int8_t mem_index;	/* host register but rsp; -1: none */
 	uint8_t mem_scale;	/* the index is shifted by this */
 	int32_t mem_disp;
+	/* The register in ModRM.rm becomes memory, [rsp + mem_disp].  The caller knows
+	 * that this instruction means the same then; it has no memory operand. */
+	bool rm_slot;
 };
 
 /*
