@@ -238,6 +238,7 @@ static const struct answer xsave_areas_answers[] = {
 	{ 0, 0 }, { 1, 50 }, { 2, 0x5f80 }, { 3, 0x5f80 },
 	{ 5, 0x205 }, { 6, 0x207 }, { 7, 0x207 }, { 8, 0x207 },
 };
+static const struct answer short_start_answers[] = { { 0, 40 * 2 * 4950 } };
 static const struct answer many_code_pages_answers[] = { { 0, 3 * 5120 }, { 1, 5120 } };
 
 static const struct expect general_protection_log[] = {
@@ -247,7 +248,7 @@ static const struct expect general_protection_log[] = {
 
 #define DECLARE(n) extern const uint8_t prog_##n[], prog_##n##_end[]
 DECLARE(page_faults); DECLARE(smep_smap); DECLARE(accessed_dirty); DECLARE(tlb);
-DECLARE(one_base); DECLARE(jump_to_nowhere);
+DECLARE(one_base); DECLARE(short_start); DECLARE(jump_to_nowhere);
 DECLARE(stacks); DECLARE(soft_ints); DECLARE(double_fault); DECLARE(triple_fault);
 DECLARE(segments); DECLARE(syscalls); DECLARE(gs_base); DECLARE(single_step);
 DECLARE(breakpoints); DECLARE(self_modifying); DECLARE(string_faults);
@@ -295,6 +296,7 @@ static const struct program programs[] = {
 	{ CODE(changed_ways), LOG(changed_ways), ANSWER(changed_ways) },
 	{ CODE(interrupt_storm), ANSWER(interrupt_storm), .nr_log = WHOLE_LOG },
 	{ CODE(many_code_pages), ANSWER(many_code_pages) },
+	{ CODE(short_start), ANSWER(short_start) },
 	{ CODE(straddling), LOG(straddling), ANSWER(straddling) },
 	{ CODE(hot_calls), ANSWER(hot_calls), .nr_log = WHOLE_LOG },
 	{ CODE(levels), LOG(levels), ANSWER(levels) },

@@ -763,4 +763,44 @@ way_end:
 	iretq
 8:	END	interrupt_storm
 
+/* --- blocks that go while others remember them ------------------------------------------------ */
+
+	/*
+	 * A function of two blocks: a short instruction and a branch, which is linked to the
+	 * other. The caller remembers the first. Both are changed, in this order.
+	 */
+	PROG	short_start
+	cld
+	leaq	6f(%rip), %rsi
+	movl	$SMALL, %edi
+	movl	$7f - 6f, %ecx
+	rep movsb
+	movl	$SMALL, %r14d
+	xorl	%r12d, %r12d
+	xorl	%r13d, %r13d
+1:	movl	%r12d, SMALL + 5f - 6f - 6
+	movl	%r12d, SMALL + 5f - 6f + 1
+	movl	$40, %ebx
+2:	movl	$5, %eax
+	movl	$1, %ecx
+	call	*%r14
+	addq	%rax, %r13
+	decl	%ebx
+	jnz	2b
+	incl	%r12d
+	cmpl	$100, %r12d
+	jb	1b
+	movq	%r13, G_RESULT
+	jmp	8f
+6:	subl	%ecx, %eax
+	ja	5f
+	movl	$0x11223344, %eax
+	nop
+	ret
+5:	movl	$0x11223344, %eax
+	addl	%eax, %eax
+	ret
+7:
+8:	END	short_start
+
 	.section .note.GNU-stack, "", @progbits

@@ -35,6 +35,8 @@
 
 #include "vmm/soft/jit_tr.h"
 
+#define GONE_SIZE 5	/* of the jump that jit_drop() writes */
+
 static enum jit_cause cause_of(const struct tinsn *t, const struct tail *tl)
 {
 	if (!tl->site)
@@ -127,9 +129,26 @@ static void find_first_ac(struct tr *tr)
 	}
 }
 
+/*
+ * jit_drop() puts a jump over the body's start, where none may be that is linked, and
+ * unlinked, after that.
+ */
+static void clear_of_start(struct tr *tr)
+{
+	struct emit *e = &tr->e;
+
+	if (e->p == tr->jb->body) {
+		e8(e, 0x0f); e8(e, 0x1f); e8(e, 0x44); e8(e, 0x00); e8(e, 0x00); /* nop */
+	}
+	while (e->p - tr->jb->body < GONE_SIZE)
+		e8(e, 0x90);
+}
+
 static void emit(struct tr *tr, unsigned k)
 {
 	tr->table = k <= tr->first_ac ? tr->jb->table : -1;
+	if (tr->t[k].form >= F_JCC)
+		clear_of_start(tr);
 	if (tr->t[k].form == F_JCC)
 		jit_jcc(tr, k);
 	else if (tr->t[k].form > F_JCC)
@@ -228,13 +247,7 @@ static void entries(struct tr *tr, struct jblock *jb)
 		jb->entry_h = j->rx + (alt - j->rw);
 	else if (tr->t[0].before)
 		jb->entry_m = j->rx + (alt - j->rw);
-	/* jit_drop() puts a 5-byte jump over the body's start, where no jump may be that
-	 * is linked, and unlinked, after that */
 	jb->body = tr->e.p;
-	if (tr->t[0].form >= F_JCC) {
-		e8(&tr->e, 0x0f); e8(&tr->e, 0x1f); e8(&tr->e, 0x44);	/* nop */
-		e8(&tr->e, 0x00); e8(&tr->e, 0x00);
-	}
 }
 
 /* What a dropped block's body starts with a jump to: look it up again. */
