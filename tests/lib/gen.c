@@ -273,7 +273,7 @@ static void aim_operand(struct gen *g, const ZydisDecodedInstruction *i,
 		memcpy(b + i->raw.disp.offset, &disp, 4);
 	}
 	if (o->mem.base == ZYDIS_REGISTER_RIP || o->mem.base == ZYDIS_REGISTER_EIP) {
-		disp = at - SEQ_CODE - below(g, SEQ_CODE_SIZE / 2);
+		disp = at - SEQ_CODE - (is_ragged(i, o) ? SEQ_CODE_SIZE / 2 : below(g, SEQ_CODE_SIZE / 2));
 		memcpy(b + i->raw.disp.offset, &disp, 4);
 		return;
 	}
