@@ -1,0 +1,3 @@
+# SPDX-License-Identifier: MIT
+# pages that change hands below hot loops
+/mnt/remap

@@ -1,0 +1,3 @@
+# SPDX-License-Identifier: MIT
+# all kinds of registers under signals, threads and processes
+/mnt/storm
