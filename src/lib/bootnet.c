@@ -6,6 +6,7 @@
  * passed on.  The same goes for the host's ports: the one that binds them knows
  * whether they are free, and who holds a busy one is looked up afterwards.
  */
+#include <arpa/inet.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -47,6 +48,19 @@ int boot_check_net(struct booting *b)
 	return rules ? copy_rules(b) : 0;
 }
 
+/* Would both be one place to listen at?  All of a family's addresses hold each. */
+static bool addrs_meet(const char *a, const char *b)
+{
+	struct in6_addr x = IN6ADDR_ANY_INIT, y = IN6ADDR_ANY_INIT;
+	bool v6 = strchr(a, ':');
+
+	if (v6 != !!strchr(b, ':') || inet_pton(v6 ? AF_INET6 : AF_INET, a, &x) != 1 ||
+	    inet_pton(v6 ? AF_INET6 : AF_INET, b, &y) != 1)
+		return !strcmp(a, b);
+	return !memcmp(&x, &y, sizeof(x)) || !memcmp(&x, &in6addr_any, sizeof(x)) ||
+	       !memcmp(&y, &in6addr_any, sizeof(y));
+}
+
 /* The forwards of the start; two of one call may not want the same host port. */
 int boot_check_ports(struct booting *b)
 {
@@ -69,7 +83,7 @@ int boot_check_ports(struct booting *b)
 		for (size_t k = 0; k < i; k++)
 			if (p->host_port && b->spec.port[k].host_port == p->host_port &&
 			    b->spec.port[k].udp == p->udp &&
-			    !strcmp(b->spec.port[k].host_addr, addr))
+			    addrs_meet(b->spec.port[k].host_addr, addr))
 				return err_code(b->err, ERR_BOOT_PORT_FORWARD_CONFLICT, EINVAL,
 						"host port %s:%u is forwarded twice", addr,
 						p->host_port);

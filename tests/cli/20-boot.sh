@@ -34,6 +34,8 @@ fails "bad name" REGISTRY_NAME_INVALID --name 123 -- true
 fails "bad name" REGISTRY_NAME_INVALID --name a//b -- true
 fails "bad name" REGISTRY_NAME_INVALID --name ../x -- true
 fails "port twice" BOOT_PORT_FORWARD_CONFLICT -p 80:1 -p 80:2 -- true
+fails "port twice, once everywhere" BOOT_PORT_FORWARD_CONFLICT -p 80:1 -p 0.0.0.0:80:2 -- true
+fails "port twice, spelled twice" BOOT_PORT_FORWARD_CONFLICT -p '[::1]:80:1' -p '[0:0::1]:80:2' -- true
 fails "ports without network" BOOT_PORT_FORWARD_INVALID --no-net -p 80:1 -- true
 MACHINEN_VMM=/none fails "no VMM" BOOT_VMM_MISSING -- true
 MACHINEN_ASSETS_DIR=/none fails "no base" PROVISION_BASE_NOT_FOUND -- true

@@ -325,7 +325,7 @@ static void tell(struct policy *p, const char *from)
 
 static void host_names(void **state)
 {
-	char *r[] = { R("example.org:443"), R("*.debian.org"), NULL };
+	char *r[] = { R("example.org.:443"), R("*.debian.org"), NULL };
 	struct policy *p = policy_new(r, true, NULL);
 
 	assert_int_equal(ASK(p, query), POLICY_PASS);

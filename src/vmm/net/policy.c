@@ -143,6 +143,9 @@ static bool parse_rule(struct rule *r, char *s)
 		r->bits += 128 - max;
 		return true;
 	}
+	/* a name's last dot is not in what is compared: see dns_name() */
+	if (strlen(s) > 1 && s[strlen(s) - 1] == '.')
+		s[strlen(s) - 1] = '\0';
 	if (slash || !host_ok(s))
 		return false;
 	r->host = strdup(s);
