@@ -35,6 +35,7 @@ play "${attach[@]}" <<-'S'
 	expect >
 	send echo it was $?\r
 	expect it was 130
+	expect >
 	send (exit 5)\r
 	expect >
 	send \x04
