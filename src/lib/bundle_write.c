@@ -263,13 +263,18 @@ static int note(struct bundle_w *w, const char *name, const char *kind,
 		const char *sum, struct err *err)
 {
 	struct stat st;
+	json_t *f;
 
 	if (fstatat(w->dir, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
 		return lib_host_err(err, -errno, w->path, "cannot read");
-	json_array_append_new(w->files, json_pack("{s:s, s:I, s:s, s:s*}",
-		"name", name, "size", (json_int_t)st.st_size, "check", kind,
-		"digest", sum));
-	return 0;
+	f = json_pack("{s:s, s:I, s:s, s:s*}", "name", name, "size",
+		      (json_int_t)st.st_size, "check", kind, "digest", sum);
+	/* what is optional is left out without a word when memory ends */
+	if (sum && !json_object_get(f, "digest")) {
+		json_decref(f);
+		f = NULL;
+	}
+	return json_array_append_new(w->files, f) ? err_set(err, ENOMEM, "out of memory") : 0;
 }
 
 int bundle_add_file(struct bundle_w *w, const char *name, int fd, const char *sum,
