@@ -220,6 +220,21 @@ struct tcp {
 	uint8_t dst[4];
 };
 
+/* len: with options, which are left zero */
+static void tcp_head(uint8_t *p, const struct tcp *t, unsigned len, unsigned flags)
+{
+	memset(p, 0, len);
+	put16(p, t->sport);
+	put16(p + 2, t->dport);
+	put16(p + 4, t->seq >> 16);
+	put16(p + 6, t->seq);
+	put16(p + 8, t->ack >> 16);
+	put16(p + 10, t->ack);
+	p[12] = (uint8_t)(len / 4 << 4);
+	p[13] = (uint8_t)flags;
+	put16(p + 14, 65535);
+}
+
 static void send_tcp(struct ctx *c, struct tcp *t, uint8_t flags, const void *data, size_t n)
 {
 	static uint8_t frame[NETIF_FRAME_MAX];
@@ -227,16 +242,7 @@ static void send_tcp(struct ctx *c, struct tcp *t, uint8_t flags, const void *da
 	uint8_t *p = frame + 34;
 
 	ip_head(c, frame, len, IP_TCP, t->dst);
-	memset(p, 0, 20);
-	put16(p, t->sport);
-	put16(p + 2, t->dport);
-	put16(p + 4, t->seq >> 16);
-	put16(p + 6, t->seq);
-	put16(p + 8, t->ack >> 16);
-	put16(p + 10, t->ack);
-	p[12] = 5 << 4;
-	p[13] = flags;
-	put16(p + 14, 65535);
+	tcp_head(p, t, 20, flags);
 	if (n)
 		memcpy(p + 20, data, n);
 	seal(frame, len, 16);
@@ -628,16 +634,7 @@ static void send_syn(struct ctx *c, struct tcp *t, uint8_t flags)
 	uint8_t *p = frame + 34;
 
 	ip_head(c, frame, sizeof(frame), IP_TCP, t->dst);
-	memset(p, 0, 24);
-	put16(p, t->sport);
-	put16(p + 2, t->dport);
-	put16(p + 4, t->seq >> 16);
-	put16(p + 6, t->seq);
-	put16(p + 8, t->ack >> 16);
-	put16(p + 10, t->ack);
-	p[12] = 6 << 4;
-	p[13] = flags;
-	put16(p + 14, 65535);
+	tcp_head(p, t, 24, flags);
 	memcpy(p + 20, "\2\4\5\xb4", 4);
 	seal(frame, sizeof(frame), 16);
 	input(c, frame, sizeof(frame));
