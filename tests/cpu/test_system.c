@@ -475,16 +475,15 @@ static void kvm_says_where_it_gave_up(void **state)
 
 #define NR_JOBS (ARRAY_LEN(programs) + 1)
 
-/* What QEMU 7.2's emulated CPU does otherwise than the real ones. */
+/* What QEMU 10's emulated CPU does otherwise than the real ones. */
 static const struct {
 	const char *program, *flaw;
 } tcg_flaws[] = {
-	{ "page_faults", "no error code for reserved bits of a PTE" },
+	{ "page_faults", "no P in the error code for reserved bits of a PTE" },
 	{ "tlb", "no PCID" },
-	{ "soft_ints", "no INT1; error codes of 16 times the vector" },
+	{ "soft_ints", "WBINVD of user code is #UD" },
 	{ "gs_base", "addresses in MSRs need not be canonical" },
-	{ "breakpoints", "no faults of DR7.GD" },
-	{ "interrupts", "error codes of 16 times the vector" },
+	{ "single_step", "a step too many in REP" },
 	{ "fpu_modes", "no SSE exceptions; FXRSTOR takes any MXCSR" },
 	{ "changed_ways", "no PCID" },
 	{ "hot_calls", "SYSCALL loses the arithmetic flags" },
