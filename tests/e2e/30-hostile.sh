@@ -93,6 +93,8 @@ ends_with empty 5 BOOT_KERNEL_NOT_FOUND
 head -c 100000 "$MACHINEN_ASSETS_DIR/vmlinuz" >"$scratch/cut"
 ends_with cut 5 BOOT_KERNEL_NOT_FOUND
 
-run machinen boot --timeout 300 -- sh -c 'yes flood | head -c 1M >/dev/console; exit 3'
+# an exit of the guest for each of its bytes, and some more
+flood=$((1024 / ${TEST_SLOW:-1}))K
+run machinen boot --timeout 300 -- sh -c "yes flood | head -c $flood >/dev/console; exit 3"
 is "a flooded console: status" "$status" 3
 finish

@@ -4,14 +4,17 @@
 . "$(dirname "$0")/lib.sh"
 need_base
 
-# A host server on a free port, in $server_port: says "hello", then nothing.
+# A host server on a free port, in $server_port: says "hello", then nothing.  It lets
+# go of what it holds when it has no descriptor for another one.
 server() {
 	local to=$scratch/server.$RANDOM
 	perl -MIO::Socket::INET -e '
 		$| = 1;
 		$s = IO::Socket::INET->new(Listen => 1024, LocalAddr => "127.0.0.1") or die;
 		print $s->sockport, "\n";
-		while ($c = $s->accept) { print $c "hello\n"; $c->flush; push @all, $c }
+		while (1) {
+			$c = $s->accept or @all = (), next;
+			print $c "hello\n"; $c->flush; push @all, $c }
 	' >"$to" &
 	server_pid=$!
 	eventually 10 test -s "$to"
