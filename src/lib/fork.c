@@ -304,6 +304,24 @@ static int fork_vm(struct mn_vm *source, const struct mn_resume *cfg,
 	return ret;
 }
 
+/* Asked before a bundle is written that would stay behind. */
+static int check_name(const char *name, struct err *err)
+{
+	struct registry r;
+	int ret;
+
+	if (!name)
+		return 0;
+	ret = registry_check_name(name, err);
+	if (!ret)
+		ret = registry_open(&r, err);
+	if (ret)
+		return ret;
+	ret = registry_name_free(&r, name, err);
+	registry_close(&r);
+	return ret;
+}
+
 /* With a bundle: the sibling is what the bundle holds, so both are one instant. */
 static int fork_through(struct mn_vm *source, const struct mn_resume *cfg,
 			struct mn_vm **vm, struct err *err)
@@ -314,11 +332,15 @@ static int fork_through(struct mn_vm *source, const struct mn_resume *cfg,
 	struct mn_snapshotted got = { .size = sizeof(got) };
 	struct mn_resume resume = *cfg;
 	char name[REG_NAME_MAX + 1];
-	int ret = snapshot_vm(source, &shot, &got, err);
+	int ret = check_name(cfg->name, err);
 
+	if (!ret)
+		ret = snapshot_vm(source, &shot, &got, err);
+	if (ret)
+		return ret;
 	resume.bundle = got.path;
 	name_source(&source->reg, name);
-	return ret ? ret : restore_vm(&resume, name, vm, err);
+	return restore_vm(&resume, name, vm, err);
 }
 
 int mn_vm_fork(struct mn_vm *source, const struct mn_resume *cfg,

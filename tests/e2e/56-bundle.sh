@@ -42,6 +42,9 @@ refused "no such directory" BOOT_MOUNT_HOST_NOT_FOUND \
 	machinen fork src --new-name n -d --mount "$scratch/none:/mnt/n"
 refused "not below /mnt/" MOUNT_PATH_INVALID \
 	machinen fork src --new-name n -d --mount "$scratch/copied:/etc/n"
+refused "fork --out-dir, a name in use" REGISTRY_NAME_IN_USE \
+	machinen fork src --new-name m -d --out-dir "$scratch/taken"
+ok "no bundle is written" [ ! -e "$scratch/taken" ]
 is "nothing is left of them" "$(machinen ls --json | jq -r '[.vms[].name] | sort | join(" ")')" "m src"
 
 # the new VM's own
