@@ -22,6 +22,11 @@ struct x86_state;
 #define KVM_NR_GSIS	24	/* one IOAPIC */
 #define KVM_KICK_SIGNAL	SIGUSR2	/* interrupts KVM_RUN, does nothing else */
 
+/* A page and three of KVM's own, for Intel hosts without unrestricted guest; in the
+ * device hole below 4 GiB, where no RAM and no device is. */
+#define KVM_IDENTITY_MAP_GPA	0xfffbc000ull
+#define KVM_TSS_GPA		0xfffbd000ull
+
 struct kvm_vm {
 	int kvm_fd, vm_fd;	/* owned */
 	size_t run_size;	/* bytes of the shared run page(s) */

@@ -195,7 +195,7 @@ static int set_cpuid(struct probe *p)
 static int build(struct probe *p)
 {
 	struct kvm_userspace_memory_region reg = { .memory_size = RAM_SIZE };
-	uint64_t identity = 0xfffbc000;
+	uint64_t identity = KVM_IDENTITY_MAP_GPA;
 	int size;
 
 	p->vm_fd = ioctl(p->kvm_fd, KVM_CREATE_VM, 0);
@@ -209,7 +209,7 @@ static int build(struct probe *p)
 	}
 	reg.userspace_addr = (uintptr_t)p->ram;
 	fill_ram(p);
-	if (ioctl(p->vm_fd, KVM_SET_TSS_ADDR, 0xfffbd000) < 0 ||
+	if (ioctl(p->vm_fd, KVM_SET_TSS_ADDR, KVM_TSS_GPA) < 0 ||
 	    ioctl(p->vm_fd, KVM_SET_IDENTITY_MAP_ADDR, &identity) < 0 ||
 	    ioctl(p->vm_fd, KVM_CREATE_IRQCHIP, 0) < 0 ||
 	    ioctl(p->vm_fd, KVM_SET_USER_MEMORY_REGION, &reg) < 0)

@@ -40,11 +40,6 @@
 #include "vmm/arch/x86/cpuid.h"
 #include "vmm/arch/x86/state.h"
 
-/* Three pages for Intel hosts without unrestricted guest, in the device hole
- * below 4 GiB where no RAM and no device is. */
-#define IDENTITY_MAP_GPA 0xfffbc000ull
-#define TSS_GPA		 0xfffbd000ull
-
 #define MSR_TSC		 0x10
 #define MSR_TSC_DEADLINE 0x6e0
 
@@ -82,10 +77,10 @@ static int failed(struct err *err, const char *what)
 
 int kvm_x86_vm_init(struct kvm_vm *k, struct err *err)
 {
-	uint64_t identity = IDENTITY_MAP_GPA;
+	uint64_t identity = KVM_IDENTITY_MAP_GPA;
 	int size;
 
-	if (ioctl(k->vm_fd, KVM_SET_TSS_ADDR, TSS_GPA) < 0)
+	if (ioctl(k->vm_fd, KVM_SET_TSS_ADDR, KVM_TSS_GPA) < 0)
 		return failed(err, "KVM_SET_TSS_ADDR");
 	if (ioctl(k->vm_fd, KVM_SET_IDENTITY_MAP_ADDR, &identity) < 0)
 		return failed(err, "KVM_SET_IDENTITY_MAP_ADDR");
