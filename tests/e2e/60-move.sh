@@ -59,6 +59,7 @@ hop=0
 for to in soft $kvm; do
 	hop=$((hop + 1))
 	before=$(rounds $from) counted=$(count $from) was=$(backend_of $from)
+	[[ $before =~ ^[0-9]+$ ]] || before=0	# it says what is wrong: told already
 	run machinen snapshot $from "$scratch/hop$hop"
 	is "snapshot on $was" "$status$err" 0
 	run machinen restore "$scratch/hop$hop" -d --name "m$hop" --accel $to --timeout 120
