@@ -64,9 +64,10 @@ void state_begin(struct state_w *w, const char *name, unsigned instance,
 {
 	char field[STATE_NAME_MAX] = { 0 };
 
-	ASSERT(!w->section && strlen(name) < sizeof(field));
+	ASSERT(!w->open && strlen(name) < sizeof(field));
 	memcpy(field, name, strlen(name));
 	w->section = w->out->len;
+	w->open = true;
 	put(w, field, sizeof(field));
 	state_put_u32(w, instance);
 	state_put_u16(w, version);
@@ -82,7 +83,7 @@ void state_end(struct state_w *w)
 	uint8_t *start;
 	size_t len;
 
-	ASSERT(w->section);
+	ASSERT(w->open);
 	if (!w->bad) {
 		start = (uint8_t *)w->out->data + w->section;
 		len = w->out->len - w->section;
@@ -91,7 +92,7 @@ void state_end(struct state_w *w)
 		wire_w_init(&field, start + OFF_CRC, 4);
 		wire_put_u32(&field, crc32_z(0, start, len));
 	}
-	w->section = 0;
+	w->open = false;
 }
 
 void state_put_u8(struct state_w *w, uint8_t v)

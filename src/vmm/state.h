@@ -24,7 +24,8 @@ struct err;
 
 struct state_w {
 	struct buf *out;	/* borrowed; whole file */
-	size_t section;		/* offset of the open section's header, 0: none */
+	size_t section;		/* offset of the open section's header */
+	bool open;		/* there is one */
 	bool bad;		/* out of memory */
 };
 

@@ -122,6 +122,22 @@ static void duplicates_are_refused(void **state)
 	buf_done(&b);
 }
 
+/* A VM whose memory ends goes on without a snapshot. */
+static void no_memory_for_any_of_it_is_an_error(void **state)
+{
+	struct buf b = { .oom = true };
+	struct err e = ERR_INIT;
+	struct state_w w;
+
+	state_w_init(&w, &b);
+	state_begin(&w, "rng", 0, 1, true);
+	state_put_u8(&w, 1);
+	state_end(&w);
+	assert_int_not_equal(state_w_finish(&w, &e), 0);
+	assert_int_equal(e.num, 12);
+	buf_done(&b);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -129,6 +145,7 @@ int main(void)
 		cmocka_unit_test(short_long_and_oversized_reads_stick),
 		cmocka_unit_test(every_flipped_bit_and_cut_is_noticed),
 		cmocka_unit_test(duplicates_are_refused),
+		cmocka_unit_test(no_memory_for_any_of_it_is_an_error),
 	};
 
 	return cmocka_run_group_tests_name("state", tests, NULL, NULL);
